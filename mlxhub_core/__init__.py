@@ -1,0 +1,85 @@
+"""mlxhub: runs several local models at once and tells every lifecycle event to the monitoring you already have.
+
+This is the whole surface for programs and for sinks. Names are loaded when first used, so that importing the package
+takes a millisecond.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlxhub_core.errors import (
+        ConfigError,
+        GroupFullError,
+        HubError,
+        HubStateError,
+        LaunchError,
+        ModelError,
+        Problem,
+        UnknownModelError,
+    )
+    from mlxhub_core.events import HubEvent, HubModelContext, Reason
+    from mlxhub_core.hookspecs import hookimpl, hookspec
+    from mlxhub_core.manager import HubManager
+    from mlxhub_core.observability import (
+        SINK_API,
+        HubObservabilitySink,
+        HubView,
+        LoggingHubObservabilitySink,
+        Sink,
+        SinkStats,
+    )
+    from mlxhub_core.states import ModelState, ModelStatus
+    from mlxhub_core.supervisor import ReloadResult
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "errors": "ConfigError GroupFullError HubError HubStateError LaunchError ModelError Problem UnknownModelError",
+    "events": "HubEvent HubModelContext Reason",
+    "hookspecs": "hookimpl hookspec",
+    "manager": "HubManager",
+    "observability": "SINK_API HubObservabilitySink HubView LoggingHubObservabilitySink Sink SinkStats",
+    "states": "ModelState ModelStatus",
+    "supervisor": "ReloadResult",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "SINK_API",
+    "ConfigError",
+    "GroupFullError",
+    "HubError",
+    "HubEvent",
+    "HubManager",
+    "HubModelContext",
+    "HubObservabilitySink",
+    "HubStateError",
+    "HubView",
+    "LaunchError",
+    "LoggingHubObservabilitySink",
+    "ModelError",
+    "ModelState",
+    "ModelStatus",
+    "Problem",
+    "Reason",
+    "ReloadResult",
+    "Sink",
+    "SinkStats",
+    "UnknownModelError",
+    "hookimpl",
+    "hookspec",
+]
+
+
+def __getattr__(name: str) -> object:
+    if home := _HOME_OF.get(name):
+        import importlib
+
+        return getattr(importlib.import_module(f"mlxhub_core.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,155 @@
+"""What pydantic finds wrong, said in plain English and without repeating what the user wrote: it may be a secret.
+
+Shared by the two rooms that check what users wrote: `settings` for hub.yaml and `options` for the sinks in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mlxhub_core.errors import did_you_mean
+from mlxhub_core.yaml_source import Key, Keys
+
+M = TypeVar("M", bound=BaseModel)
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+"""No value becomes another type behind the user's back, no key is ignored, no input is echoed by pydantic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mistake: where in the checked value, and a sentence that says what is wrong and what to do."""
+
+    keys: Keys
+    message: str
+
+
+def check(model: type[M], value: Any) -> tuple[M | None, list[Finding]]:
+    """Validate plain values, as from YAML, against `model`. Returns the model, or None and every finding."""
+    try:
+        return model.model_validate(value), []
+    except ValidationError as error:
+        return None, list(_findings(model, value, error.errors(include_url=False)))
+
+
+def refusal(message: str) -> PydanticCustomError:
+    """An error for validators to raise, whose message reaches the user as it is."""
+    return PydanticCustomError("mlxhub", "{message}", {"message": message})
+
+
+def _findings(model: type[BaseModel], value: Any, errors: Iterable[ErrorDetails]) -> Iterator[Finding]:
+    seen: set[Keys] = set()
+    for error in errors:
+        keys = _keys_within(value, error)
+        # The members of a union all complain at one place: one sentence there is enough.
+        if keys not in seen:
+            seen.add(keys)
+            yield Finding(keys, _sentence(model, keys, error))
+
+
+def _keys_within(value: Any, error: ErrorDetails) -> Keys:
+    """pydantic's location without the names of union members, which it mixes in with the user's own keys."""
+    keys: list[Key] = []
+    *parents, last = error["loc"] or ("",)
+    for key in parents:
+        if _holds(value, key):
+            value = value[key]
+            keys.append(key)
+    if last != "" and (error["type"] == "missing" or _holds(value, last)):
+        keys.append(last)
+    return tuple(keys)
+
+
+def _holds(value: Any, key: Key) -> bool:
+    if isinstance(value, Mapping):
+        return key in value
+    return isinstance(value, list) and isinstance(key, int) and key < len(value)
+
+
+def _sentence(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
+    kind, bounds = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _fields_at(model, keys[:-1])
+        return f"unknown key{did_you_mean(str(keys[-1]), known)} (known: {', '.join(known)})"
+    if kind == "literal_error":
+        wanted = str(bounds["expected"])
+        return f"must be {wanted}" + did_you_mean(str(error["input"]), _QUOTED.findall(wanted))
+    if kind in _WANTED:
+        return f"must be {_WANTED[kind]}, not {_kind(error['input'])}{_quotes_hint(kind, error['input'])}"
+    if kind in _SENTENCES:
+        return _SENTENCES[kind].format(**bounds)
+    return error["msg"][:1].lower() + error["msg"][1:]
+
+
+_QUOTED = re.compile(r"'([^']*)'")
+
+_WANTED = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+}
+
+_SENTENCES = {
+    "missing": "is required",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "must hold at least {min_length}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must be at most {max_length} characters long",
+}
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return "yes/no"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+    return "a mapping"
+
+
+def _quotes_hint(kind: str, value: Any) -> str:
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return "; put it in quotes"
+    if isinstance(value, str) and kind != "string_type":
+        return "; write it without quotes" if value.strip().lstrip("-").isdigit() else ""
+    return ""
+
+
+def _fields_at(model: type[BaseModel], keys: Keys) -> list[str]:
+    """The keys that `model` knows at a place inside it."""
+    current: Any = model
+    for key in keys:
+        field = current.model_fields.get(key) if isinstance(key, str) else None
+        nested = [part for part in _parts(field.annotation) if _is_model(part)] if field else []
+        current = nested[0] if nested else current
+    return list(current.model_fields)
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) or (annotation,)
+
+
+def _is_model(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)

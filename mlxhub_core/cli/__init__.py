@@ -1,0 +1,75 @@
+"""The command `mlxhub`. Each command is a file of its own, imported when it is called: starting up stays quick.
+
+Exit codes: 0 ok; 1 it could not be done; 2 hub.yaml or the command line is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from mlxhub_core import __version__
+from mlxhub_core.errors import ConfigError, HubError
+
+EXIT_INTERRUPTED = 130
+"""What shells give a command that Ctrl-C ended: 128 + SIGINT."""
+
+_COMMANDS = {
+    "start": "Run the models of a hub.yaml until Ctrl-C.",
+    "check": "Say what is wrong with a hub.yaml.",
+    "demo": "See it all work, with two tiny real models.",
+}
+
+
+class _Commands(click.Group):
+    """Commands by name, each imported only to run or to describe itself."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"mlxhub_core.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="See it work: mlxhub demo.  Then write a hub.yaml and: mlxhub start",
+)
+@click.version_option(__version__, prog_name="mlxhub", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run several local models at once, and tell your monitoring what happens to them."""
+
+
+def main() -> None:
+    """The entry point of the command."""
+    try:
+        code = cli.main(prog_name="mlxhub", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except HubError as error:
+        _show(error)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: HubError) -> None:
+    lines = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+    for line in lines:
+        # click drops the colour where standard error is no terminal, and for NO_COLOR we do.
+        click.echo(click.style(line, fg=None if _no_colour() else "red"), err=True)
+
+
+def _no_colour() -> bool:
+    import os
+
+    return bool(os.environ.get("NO_COLOR"))

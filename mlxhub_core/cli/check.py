@@ -1,0 +1,27 @@
+"""`mlxhub check`: what is wrong with a hub.yaml, all at once, without starting anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlxhub_core.cli.common import config_option, show_warnings, style
+
+
+@click.command()
+@config_option
+def check(config: Path) -> None:
+    """Say what is wrong with a hub.yaml, all at once.
+
+    Nothing is started; the sinks it names are imported and their options checked, and none of them connects.
+    Exit code 2 if anything is wrong.
+    """
+    from mlxhub_core.selection import select
+    from mlxhub_core.settings import load_settings
+
+    settings = load_settings(config)
+    show_warnings(settings.warnings)
+    select(settings, settings.sinks)
+    models, sinks = len(settings.models), ", ".join(sink.key for sink in settings.sinks) or "none"
+    click.echo(style(f"{config}: ok ({models} models; sinks: {sinks})", "green"))

@@ -1,0 +1,110 @@
+"""Every error mlxhub raises on purpose: one tree, drawn here.
+
+    HubError
+    ├── ConfigError            hub.yaml, or a sink's options in it, cannot be used; carries every problem
+    ├── HubStateError          the hub cannot do this now (not loaded yet, or already shut down)
+    ├── IllegalMoveError       a model was asked to make a move that ``states.MOVES`` does not allow: our bug
+    └── ModelError             about one model, which it names
+        ├── UnknownModelError  no model of that name in hub.yaml
+        ├── GroupFullError     the group's ``max_loaded`` is reached
+        └── LaunchError        the model's process cannot be started
+
+Each message names the model, the sink or the key, and what to do next. The command line prints it
+without a traceback and leaves with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+EXIT_FAILED = 1
+"""Exit code of a command that could not do its work."""
+EXIT_USAGE = 2
+"""Exit code for a wrong hub.yaml or a wrong command line (as click's own usage errors)."""
+
+
+class HubError(Exception):
+    """Root of everything mlxhub raises on purpose."""
+
+    exit_code = EXIT_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in hub.yaml, or one thing worth a warning.
+
+    Attributes:
+        where: the place, as ``hub.yaml:9:17``: file, line, column, the last two counted from 1.
+        path: the key, as ``models[0].port``; empty for the file as a whole.
+        message: what is wrong; what to do.
+    """
+
+    where: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.path, self.message) if part)
+
+
+class ConfigError(HubError):
+    """hub.yaml cannot be used. ``problems`` holds every mistake found, in the order of the file."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class HubStateError(HubError):
+    """The hub cannot do this now: hub.yaml is not loaded yet, or the hub was shut down."""
+
+
+class IllegalMoveError(HubError):
+    """A model was moved between two states that the table does not join. Always a bug of ours."""
+
+
+class ModelError(HubError):
+    """Something about one model; ``name`` says which."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
+
+
+class UnknownModelError(ModelError):
+    """hub.yaml has no model of this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        super().__init__(name, f"no such model in hub.yaml{did_you_mean(name, names)}; it has {listed(names)}")
+
+
+class GroupFullError(ModelError):
+    """The model's group already runs as many models as its ``max_loaded`` allows."""
+
+    def __init__(self, name: str, group: str, max_loaded: int, running: Sequence[str]) -> None:
+        super().__init__(
+            name,
+            f"group {group!r} is full (max_loaded: {max_loaded}); running: {listed(running)}; stop one of them first",
+        )
+        self.group = group
+        self.running = tuple(running)
+
+
+class LaunchError(ModelError):
+    """The model's process could not be started; the message says why and what to do."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'port'?"`` for the known word nearest to `word`, or an empty string."""
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    """The words joined by commas, or ``nothing``."""
+    return ", ".join(words) or "nothing"

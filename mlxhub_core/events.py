@@ -1,0 +1,84 @@
+"""The facts that travel from the hub to its sinks: frozen, copied at the moment, and free of the hub.
+
+A hook's own arguments (``ctx``, ``pid``, ``exit_code`` …) say what most sinks need. A sink that wants more
+also names ``event`` and gets the envelope, a `HubEvent`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+EVENT_SCHEMA = 1
+"""Version of `HubEvent`. It grows only when a field changes its meaning; new fields do not raise it."""
+
+
+class Reason(StrEnum):
+    """Why something happened to a model."""
+
+    HUB_START = "hub_start"
+    """It starts with the hub (``default: true``)."""
+    HUB_SHUTDOWN = "hub_shutdown"
+    """The hub is shutting down."""
+    OPERATOR = "operator"
+    """Somebody asked for it, by the command line, the API or the library."""
+    RELOAD = "reload"
+    """hub.yaml changed."""
+    RESTART = "restart"
+    """The hub restarts it after a failure."""
+    EXIT = "exit"
+    """It ended by itself with exit code 0."""
+    CRASH = "crash"
+    """It ended by itself with another exit code."""
+    SIGNAL = "signal"
+    """It was ended by a signal that the hub did not send."""
+    SPAWN_ERROR = "spawn_error"
+    """Its process could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubModelContext:
+    """Which model an event is about.
+
+    Attributes:
+        name: as in hub.yaml.
+        group: as in hub.yaml, or None.
+        log_path: the file that holds the model's stdout and stderr.
+    """
+
+    name: str
+    group: str | None
+    log_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubEvent:
+    """The envelope of one event.
+
+    Attributes:
+        seq: 1 for the hub's first event, one more for each after it: a gap means that events were lost.
+        id: a UUID, unique across hubs and restarts.
+        time: when it happened (not when it was delivered), in seconds since the epoch.
+        schema: `EVENT_SCHEMA`.
+        run_id: the same for all events of one process of one model; None where no process is concerned.
+        reason: one of `Reason`, or None.
+        detail: one sentence for people, or None.
+        uptime_seconds: how long the process had run, for events that end it; else None.
+        signal: the name of the signal that ended the process, as ``SIGKILL``; else None.
+        forced: whether the hub had to use SIGKILL to stop it.
+        restart_in: seconds until the hub restarts it; None: it will not.
+        log_tail: the last lines of this run's output, for events that end it.
+    """
+
+    seq: int
+    id: str
+    time: float
+    schema: int = EVENT_SCHEMA
+    run_id: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    uptime_seconds: float | None = None
+    signal: str | None = None
+    forced: bool = False
+    restart_in: float | None = None
+    log_tail: tuple[str, ...] = ()

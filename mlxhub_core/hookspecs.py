@@ -1,0 +1,74 @@
+"""Every hook, as pluggy sees it. The parameters are positional, because pluggy drops keyword-only ones.
+
+A sink need not care: the hub calls each hook of a sink by keyword, with just the arguments that the sink names
+(see ``runner.py``). `mlxhub_core.Sink` mirrors this file; a test keeps the two in step.
+
+When a hook is called and with what is told in `mlxhub_core.observability.Sink`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pluggy
+
+from mlxhub_core.events import HubEvent, HubModelContext
+from mlxhub_core.observability import HubView
+
+PROJECT = "mlxhub"
+"""The name under which pluggy keeps our hooks."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def hub_started(hub: HubView, event: HubEvent) -> None:
+    """The hub runs."""
+
+
+@hookspec
+def hub_stopping(event: HubEvent) -> None:
+    """The hub begins to shut down."""
+
+
+@hookspec
+def config_reloaded(
+    started: Sequence[str], stopped: Sequence[str], unchanged: Sequence[str], event: HubEvent
+) -> None:
+    """hub.yaml was read and applied."""
+
+
+@hookspec
+def model_started(ctx: HubModelContext, pid: int | None, event: HubEvent) -> None:
+    """The process of a model was started."""
+
+
+@hookspec
+def model_ready(ctx: HubModelContext, startup_seconds: float, event: HubEvent) -> None:
+    """The model answered its readiness probe."""
+
+
+@hookspec
+def model_stopped(ctx: HubModelContext, exit_code: int | None, event: HubEvent) -> None:
+    """A process ended because it was asked to, or by itself with exit code 0."""
+
+
+@hookspec
+def model_failed(ctx: HubModelContext, exit_code: int | None, event: HubEvent) -> None:
+    """A process ended unasked, or could not be started."""
+
+
+@hookspec
+def model_restarting(ctx: HubModelContext, attempt: int, delay_seconds: float, event: HubEvent) -> None:
+    """The hub will start the model again after the delay."""
+
+
+@hookspec
+def model_gave_up(ctx: HubModelContext, failures: int, event: HubEvent) -> None:
+    """The hub will not restart the model any more."""
+
+
+@hookspec
+def events_lost(count: int, event: HubEvent) -> None:
+    """Events before this one were dropped. Given to the sink that lost them, and to no other."""

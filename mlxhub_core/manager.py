@@ -1,0 +1,184 @@
+"""`HubManager`: hub.yaml, sinks and supervisor put together; what programs use."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from mlxhub_core.errors import HubStateError
+from mlxhub_core.events import HubEvent
+from mlxhub_core.fanout import Fanout
+from mlxhub_core.observability import HubObservabilitySink, LoggingHubObservabilitySink, SinkStats
+from mlxhub_core.process import ProcessFactory, spawn
+from mlxhub_core.selection import Selected, select
+from mlxhub_core.settings import HubSettings, SinkSettings, load_settings
+from mlxhub_core.states import ModelStatus
+from mlxhub_core.supervisor import ReloadResult, Supervisor
+
+PASSED_SINK = "observability_sink"
+"""The name of the sink that was passed to the constructor."""
+
+
+class HubManager:
+    """Runs the models of a hub.yaml and tells their sinks.
+
+    All methods may be called from any thread, also from inside a sink. Use it as a context manager, or call
+    `shutdown`, so that no model outlives the program::
+
+        with HubManager("hub.yaml") as hub:
+            hub.reload()
+            hub.start_model("qwen3-4b")
+
+    Args:
+        config_path: hub.yaml. Read by `reload`, not before.
+        observability_sink: gets every event, beside the sinks of hub.yaml. If it is a `LoggingHubObservabilitySink`
+            it takes the place of the `loguru` sink, so that nothing is logged twice.
+        process_factory: starts the models' processes; default: real ones.
+    """
+
+    def __init__(
+        self,
+        config_path: Path | str,
+        *,
+        observability_sink: HubObservabilitySink | object | None = None,
+        process_factory: ProcessFactory | None = None,
+    ) -> None:
+        self.config_path = Path(config_path)
+        self._passed = observability_sink
+        self._selected: dict[str, SinkSettings] = {}
+        self._reloading = threading.Lock()
+        self._closed = False
+        self._fanout = Fanout(_log_warning)
+        self._supervisor = Supervisor(self._fanout.publish, _log_bug, process_factory=process_factory or spawn)
+        self._view = _View(self._supervisor, self._fanout)
+        if observability_sink is not None:
+            self._fanout.add(PASSED_SINK, observability_sink, self._greeting())
+        self._supervisor.start()
+
+    def reload(self) -> ReloadResult:
+        """Read hub.yaml and make the hub match it. The first call starts the models with ``default: true``.
+
+        Returns when that is done: removed and changed models have ended, new and changed ones run.
+
+        Raises:
+            ConfigError: hub.yaml cannot be used; the running hub is as it was.
+            HubStateError: the hub was shut down.
+        """
+        with self._reloading:
+            if self._closed:
+                raise HubStateError("the hub was shut down; make another HubManager")
+            settings = load_settings(self.config_path)
+            kept, fresh = self._compare_sinks(settings)
+            added = select(settings, fresh)
+            self._exchange_sinks(kept, added)
+            return self._supervisor.apply(settings)
+
+    def start_model(self, name: str) -> None:
+        """Start a model, unless it runs. Returns once its process is there; it may not answer yet.
+
+        Raises:
+            UnknownModelError, GroupFullError, LaunchError, HubStateError: it cannot.
+        """
+        self._supervisor.start_model(name)
+
+    def stop_model(self, name: str) -> None:
+        """Stop a model, if it runs. Returns when its process has ended. It stays stopped until somebody starts it.
+
+        Raises:
+            UnknownModelError, HubStateError: it cannot.
+        """
+        self._supervisor.stop_model(name)
+
+    def restart_model(self, name: str) -> None:
+        """Stop a model if it runs, and start it. Returns once the new process is there.
+
+        Raises:
+            UnknownModelError, GroupFullError, LaunchError, HubStateError: it cannot.
+        """
+        self._supervisor.restart_model(name)
+
+    def get_status(self) -> list[ModelStatus]:
+        """Every model of hub.yaml, in its order. Returns at once: it asks neither models nor sinks."""
+        return list(self._supervisor.status())
+
+    def sink_stats(self) -> list[SinkStats]:
+        """What became of the events of each sink. Returns at once."""
+        return list(self._fanout.stats())
+
+    def shutdown(self) -> dict[str, int]:
+        """Stop every model, deliver what waits for the sinks, and close them. Calling it again does nothing.
+
+        Returns:
+            how many events each sink could not deliver within the deadline; empty if all went well.
+        """
+        if self._closed:
+            return {}
+        self._supervisor.shutdown()
+        with self._reloading:
+            if self._closed:
+                return {}
+            self._closed = True
+            self._supervisor.actor.finish()
+            undelivered = self._fanout.remove(self._fanout.names())
+        for name, count in undelivered.items():
+            _log_warning(f"sink {name}: {count} events were not delivered")
+        return undelivered
+
+    def kill(self) -> None:
+        """End the models that are stopping at once, with SIGKILL. For people who lose patience during `shutdown`."""
+        self._supervisor.kill()
+
+    def __enter__(self) -> HubManager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def _compare_sinks(self, settings: HubSettings) -> tuple[set[str], list[SinkSettings]]:
+        """The keys of the sinks that stay, and the settings of those that are new or changed."""
+        wanted = [entry for entry in settings.sinks if not self._is_replaced(entry)]
+        kept = {entry.key for entry in wanted if self._selected.get(entry.key) == entry}
+        return kept, [entry for entry in wanted if entry.key not in kept]
+
+    def _is_replaced(self, entry: SinkSettings) -> bool:
+        return entry.type == "loguru" and isinstance(self._passed, LoggingHubObservabilitySink)
+
+    def _exchange_sinks(self, kept: set[str], added: Sequence[Selected]) -> None:
+        self._fanout.remove([key for key in self._selected if key not in kept])
+        self._selected = {key: self._selected[key] for key in kept}
+        for selected in added:
+            self._fanout.add(selected.key, selected.sink, self._greeting())
+            self._selected[selected.key] = selected.settings
+
+    def _greeting(self) -> dict[str, object]:
+        # Not one of the hub's events, which are the same for every sink: so it has no number of its own.
+        return {"hub": self._view, "event": HubEvent(seq=0, id=str(uuid.uuid4()), time=time.time())}
+
+
+class _View:
+    """All of the hub that a sink gets to see: see `observability.HubView`."""
+
+    __slots__ = ("sink_stats", "status")
+
+    def __init__(self, supervisor: Supervisor, fanout: Fanout) -> None:
+        self.status = supervisor.status
+        self.sink_stats = fanout.stats
+
+
+def _log_warning(message: str) -> None:
+    # Imported when first needed: it takes longer to import than the rest of this file.
+    from loguru import logger
+
+    logger.warning("{}", message)
+
+
+def _log_bug(error: BaseException) -> None:
+    from loguru import logger
+
+    logger.opt(exception=error).error("a bug in mlxhub; please report it with these lines")

@@ -1,0 +1,199 @@
+"""What a sink is: the protocol, a base class to start from, and the sink that writes to Loguru."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from mlxhub_core.events import HubEvent, HubModelContext
+from mlxhub_core.states import ModelStatus
+
+if TYPE_CHECKING:
+    from loguru import Logger
+
+SINK_API = 1
+"""Version of the contract between hub and sinks. It grows only for a change that breaks a sink."""
+
+
+@runtime_checkable
+class HubObservabilitySink(Protocol):
+    """The least a sink can be. Hooks it lacks are never called; further hooks are those of `Sink`."""
+
+    def model_started(self, ctx: HubModelContext, *, pid: int | None) -> None:
+        """The process of a model was started."""
+
+    def model_stopped(self, ctx: HubModelContext, *, exit_code: int | None) -> None:
+        """A process ended because it was asked to, or by itself with exit code 0."""
+
+    def model_failed(self, ctx: HubModelContext, *, exit_code: int | None) -> None:
+        """A process ended unasked; negative exit codes are signals; None: it could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkStats:
+    """What the hub knows about the delivery to one sink.
+
+    Attributes:
+        name: the sink's key in hub.yaml, as ``statsd`` or ``statsd/eu``.
+        offered: events meant for it since it was added.
+        delivered: events its hook returned from.
+        failed: events its hook raised on.
+        dropped: events thrown away because its queue was full, or it was closed before they were delivered.
+        queue_length: events waiting now.
+        queue_capacity: events that may wait before the oldest is dropped.
+        open: whether its ``open()`` has succeeded, or it has none.
+        last_error: the last exception, as one line; None if there was none.
+        last_success: when it last took an event, in seconds since the epoch; None before that.
+        stuck_seconds: how long the call that is running now has been running; 0 when none is.
+    """
+
+    name: str
+    offered: int
+    delivered: int
+    failed: int
+    dropped: int
+    queue_length: int
+    queue_capacity: int
+    open: bool
+    last_error: str | None
+    last_success: float | None
+    stuck_seconds: float
+
+
+class HubView(Protocol):
+    """The little of the hub that a sink may look at. Both calls return at once, from any thread."""
+
+    def status(self) -> Sequence[ModelStatus]:
+        """Every model of hub.yaml, in its order."""
+        ...
+
+    def sink_stats(self) -> Sequence[SinkStats]:
+        """Every sink that is on."""
+        ...
+
+
+class Sink:
+    """A sink that does nothing: a base to override what you need of. Subclassing it is not required.
+
+    The keyword parameters of ``__init__`` are the sink's options in hub.yaml. ``__init__`` only keeps them;
+    ``open`` connects. All hooks run on the sink's own thread, one at a time, in the order of events.
+    A hook takes the arguments it names and no others; end a typed override with ``**_: object``
+    for those it leaves out, now or in later versions.
+    """
+
+    def open(self) -> None:
+        """Connect to the backend. Called again, after a while, when it raises."""
+
+    def close(self) -> None:
+        """Flush and let go. Called once, also when ``open`` never succeeded."""
+
+    def hub_started(self, *, hub: HubView, event: HubEvent) -> None:
+        """The hub runs. The first event each sink gets."""
+
+    def hub_stopping(self, *, event: HubEvent) -> None:
+        """The hub begins to shut down; the models' last events follow."""
+
+    def config_reloaded(
+        self, *, started: Sequence[str], stopped: Sequence[str], unchanged: Sequence[str], event: HubEvent
+    ) -> None:
+        """hub.yaml was read and applied; the names of the models it started, stopped and left alone."""
+
+    def model_started(self, ctx: HubModelContext, *, pid: int | None, event: HubEvent) -> None:
+        """The process of a model was started. It may not answer yet."""
+
+    def model_ready(self, ctx: HubModelContext, *, startup_seconds: float, event: HubEvent) -> None:
+        """The model answered its readiness probe, so many seconds after its process started."""
+
+    def model_stopped(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent) -> None:
+        """A process ended because it was asked to, or by itself with exit code 0."""
+
+    def model_failed(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent) -> None:
+        """A process ended unasked; negative exit codes are signals; None: it could not be started."""
+
+    def model_restarting(self, ctx: HubModelContext, *, attempt: int, delay_seconds: float, event: HubEvent) -> None:
+        """The hub will start the model again, for the ``attempt``-th time in a row, after the delay."""
+
+    def model_gave_up(self, ctx: HubModelContext, *, failures: int, event: HubEvent) -> None:
+        """The model failed so often that the hub will not restart it until somebody starts it."""
+
+    def events_lost(self, *, count: int, event: HubEvent) -> None:
+        """So many events before the next one were dropped, because this sink was slower than they came."""
+
+
+class LoggingHubObservabilitySink:
+    """Writes each event to Loguru, with ``hub_model``, ``hub_group`` and ``hub_log_path`` bound to the record.
+
+    Levels: info for a start, a stop and readiness; warning for a failure and what follows from it; error for giving up.
+
+    Args:
+        base_logger: the Loguru logger to write to; default: ``loguru.logger``. Its handlers are never touched.
+    """
+
+    def __init__(self, base_logger: Logger | None = None) -> None:
+        if base_logger is None:
+            # Here and not above: importing Loguru costs about 70 ms, which no other user of this file should pay.
+            from loguru import logger as base_logger
+        self._logger = base_logger
+
+    def model_started(self, ctx: HubModelContext, *, pid: int | None) -> None:
+        """Log the start, at info."""
+        self._bind(ctx, "model_started", hub_pid=pid).info("{} started (pid {})", ctx.name, pid)
+
+    def model_ready(self, ctx: HubModelContext, *, startup_seconds: float) -> None:
+        """Log the readiness, at info."""
+        log = self._bind(ctx, "model_ready", hub_startup_seconds=startup_seconds)
+        log.info("{} is ready after {:.1f} s", ctx.name, startup_seconds)
+
+    def model_stopped(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent | None = None) -> None:
+        """Log the stop, at info."""
+        log = self._bind(ctx, "model_stopped", hub_exit_code=exit_code)
+        log.info("{} stopped ({}){}", ctx.name, _outcome(exit_code, event), _forced(event))
+
+    def model_failed(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent | None = None) -> None:
+        """Log the failure, at warning, with what the model last wrote bound as ``hub_log_tail``."""
+        tail = event.log_tail if event else ()
+        log = self._bind(ctx, "model_failed", hub_exit_code=exit_code, hub_log_tail=tail)
+        log.warning("{} failed ({}); its output is in {}", ctx.name, _outcome(exit_code, event), ctx.log_path)
+
+    def model_restarting(self, ctx: HubModelContext, *, attempt: int, delay_seconds: float) -> None:
+        """Log the coming restart, at warning."""
+        log = self._bind(ctx, "model_restarting", hub_attempt=attempt, hub_delay_seconds=delay_seconds)
+        log.warning("{} restarts in {:.1f} s (attempt {})", ctx.name, delay_seconds, attempt)
+
+    def model_gave_up(self, ctx: HubModelContext, *, failures: int) -> None:
+        """Log the end of the restarts, at error."""
+        log = self._bind(ctx, "model_gave_up", hub_failures=failures)
+        log.error("{} failed {} times; it stays down until it is started by hand", ctx.name, failures)
+
+    def config_reloaded(self, *, started: Sequence[str], stopped: Sequence[str], unchanged: Sequence[str]) -> None:
+        """Log the outcome of a reload, at info."""
+        log = self._logger.bind(hub_event="config_reloaded")
+        log.info("hub.yaml applied: started {}, stopped {}, unchanged {}", *map(_names, (started, stopped, unchanged)))
+
+    def events_lost(self, *, count: int) -> None:
+        """Log the gap, at warning."""
+        self._logger.bind(hub_event="events_lost").warning("{} events were dropped before this line", count)
+
+    def _bind(self, ctx: HubModelContext, hook: str, **extra: object) -> Logger:
+        return self._logger.bind(
+            hub_model=ctx.name, hub_group=ctx.group, hub_log_path=ctx.log_path, hub_event=hook, **extra
+        )
+
+
+def _outcome(exit_code: int | None, event: HubEvent | None) -> str:
+    """How a process ended, in a few words: ``exit code 3``, ``SIGKILL``, or why it could not start."""
+    if event is not None and event.signal:
+        return event.signal
+    if exit_code is None:
+        return (event.detail if event else None) or "no exit code"
+    return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+
+
+def _forced(event: HubEvent | None) -> str:
+    return "; it ignored SIGTERM and was killed" if event is not None and event.forced else ""
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+

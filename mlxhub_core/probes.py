@@ -1,0 +1,99 @@
+"""Ask a model whether it can answer. A probe returns what it learned; it never raises.
+
+`mlx_lm server` says 200 on /health while it still loads, and with its generation thread dead some versions say so for
+ever. Only an answer to a completion tells the truth, so it is asked for one token.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlxhub_core.net import reachable
+
+COMPLETION_TIMEOUT = 60.0
+"""Seconds for one token. A server that still loads answers when it has loaded; a big model on a CPU takes a while."""
+HEALTH_TIMEOUT = 5.0
+"""Seconds for an answer on a health path."""
+MAX_ANSWER = 64 * 1024
+"""Bytes of an answer that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """Whether the model answered, and if not, what happened instead, in a few words."""
+
+    ready: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom to ask, and how.
+
+    Attributes:
+        host: the address the model listens on.
+        port: its port.
+        model: the name to ask mlx_lm for: exactly what its `--model` was, or it would load another; None: no mlx_lm.
+        health_path: the path to ask others for.
+    """
+
+    host: str
+    port: int
+    model: str | None = None
+    health_path: str = "/health"
+
+
+class Prober(Protocol):
+    """Asks in the background; `probe_in_thread` is the real one."""
+
+    def __call__(self, target: Target, answer: Callable[[ProbeResult], None]) -> None:
+        """Ask once, without waiting; `answer` is called once, from any thread."""
+        ...
+
+
+def probe_in_thread(target: Target, answer: Callable[[ProbeResult], None]) -> None:
+    """Ask once, in a thread of its own, which does not keep the hub from ending."""
+    threading.Thread(target=lambda: answer(probe(target)), name=f"probe-{target.port}", daemon=True).start()
+
+
+def probe(target: Target) -> ProbeResult:
+    """Ask once and wait for the answer."""
+    try:
+        return _completion(target) if target.model is not None else _health(target)
+    except (OSError, http.client.HTTPException) as error:
+        return ProbeResult(False, str(error) or type(error).__name__)
+
+
+def _completion(target: Target) -> ProbeResult:
+    # Never an empty prompt: it kills the generation thread of mlx-lm 0.32.2 for good.
+    body = {"model": target.model, "prompt": "hi", "max_tokens": 1}
+    status, text = _ask(target, COMPLETION_TIMEOUT, "POST", "/v1/completions", json.dumps(body))
+    return _verdict(status == 200 and '"choices"' in text, status, text)
+
+
+def _health(target: Target) -> ProbeResult:
+    status, text = _ask(target, HEALTH_TIMEOUT, "GET", target.health_path)
+    return _verdict(status == 200, status, text)
+
+
+def _ask(target: Target, timeout: float, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(reachable(target.host), target.port, timeout=timeout)
+    try:
+        connection.connect()
+        if connection.sock.getsockname() == connection.sock.getpeername():
+            # On an ephemeral port a connection attempt can meet itself; it would even keep the server from its port.
+            raise ConnectionRefusedError("connected to itself")
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        return response.status, response.read(MAX_ANSWER).decode("utf-8", errors="replace")
+    finally:
+        connection.close()
+
+
+def _verdict(ready: bool, status: int, text: str) -> ProbeResult:
+    return ProbeResult(ready, "" if ready else f"HTTP {status} {text.strip()[:200]}".strip())

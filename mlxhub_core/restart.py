@@ -1,0 +1,59 @@
+"""When to start a failed model again. Pure arithmetic: the time is handed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRule:
+    """How patient the hub is with a model that keeps failing.
+
+    Attributes:
+        delay: seconds before the first restart. Not 0: hard restarts of big models on Apple silicon leave memory wired.
+        factor: each further delay in a row is so many times longer.
+        max_delay: seconds; no delay is longer.
+        jitter: each delay is up to this part shorter or longer, so that models do not load in step.
+        reset_after: a run of so many seconds counts as stable, and the delays start over.
+        max_failures: after so many failures within `window` the hub gives up.
+        window: seconds.
+    """
+
+    delay: float = 1.0
+    factor: float = 2.0
+    max_delay: float = 60.0
+    jitter: float = 0.1
+    reset_after: float = 60.0
+    max_failures: int = 5
+    window: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The failures of one model that still count.
+
+    Attributes:
+        in_a_row: failures without a stable run between them.
+        times: when the failures within the window happened, in seconds of any one clock.
+    """
+
+    in_a_row: int = 0
+    times: tuple[float, ...] = ()
+
+    def another(self, rule: RestartRule, now: float, uptime: float) -> Failures:
+        """These and one more, at `now`, of a run that lasted `uptime` seconds."""
+        in_a_row = 1 if uptime >= rule.reset_after else self.in_a_row + 1
+        return Failures(in_a_row, (*(time for time in self.times if time > now - rule.window), now))
+
+    def delay(self, rule: RestartRule, jitter: float) -> float | None:
+        """Seconds until the next start; None: give up.
+
+        Args:
+            rule: how patient to be.
+            jitter: a random number from -1 to 1.
+        """
+        if len(self.times) >= rule.max_failures:
+            return None
+        # The power is bounded because a float cannot grow without end; 64 doublings are beyond any max_delay.
+        wait = min(rule.delay * rule.factor ** min(max(self.in_a_row - 1, 0), 64), rule.max_delay)
+        return wait * (1 + rule.jitter * jitter)

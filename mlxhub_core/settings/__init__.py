@@ -1,0 +1,14 @@
+"""hub.yaml, checked as a whole and frozen."""
+
+from mlxhub_core.settings.reader import load_settings, resolve
+from mlxhub_core.settings.schema import GroupSettings, HealthSettings, HubSettings, ModelSettings, SinkSettings
+
+__all__ = [
+    "GroupSettings",
+    "HealthSettings",
+    "HubSettings",
+    "ModelSettings",
+    "SinkSettings",
+    "load_settings",
+    "resolve",
+]

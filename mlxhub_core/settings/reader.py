@@ -1,0 +1,117 @@
+"""From the text of hub.yaml to `HubSettings`, or to every mistake in it at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from mlxhub_core.checking import Finding, check
+from mlxhub_core.errors import ConfigError, Problem
+from mlxhub_core.settings import crosscheck, seed_keys
+from mlxhub_core.settings.schema import GroupSettings, HubFile, HubSettings, ModelSettings, SinkSettings
+from mlxhub_core.yaml_source import Keys, Source
+
+M = TypeVar("M", bound=BaseModel)
+
+_SINK_KEY = re.compile(
+    r"(?:(?P<distribution>[A-Za-z0-9][A-Za-z0-9._-]*):)?(?P<type>[a-z][a-z0-9_]*)(?:/(?P<instance>[A-Za-z0-9_-]+))?"
+)
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def load_settings(path: Path | str) -> HubSettings:
+    """Read and check hub.yaml. Nothing is created or started.
+
+    Raises:
+        ConfigError: with every mistake in the file.
+    """
+    path = Path(path).expanduser().absolute()
+    return _Reader(path, Source.read(path)).read()
+
+
+def resolve(base: Path, text: str) -> Path:
+    """A path from hub.yaml: `~` expanded, a relative one taken from the directory of hub.yaml."""
+    return (base / Path(text).expanduser()).absolute()
+
+
+class _Reader:
+    """Reads one file and collects what is wrong with it."""
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self._path = path
+        self._source = source
+        self._problems = list(source.problems)
+        self._warnings: list[Problem] = []
+
+    def read(self) -> HubSettings:
+        raw = self._source.value
+        if not isinstance(raw, dict):
+            what = "is empty" if raw is None else "must be a mapping of keys to values"
+            raise ConfigError([self._source.problem((), f"{what}; `mlxhub demo` writes one to start from")])
+        raw = self._written((), raw, seed_keys.HUB_KEYS)
+        top = self._checked(HubFile, (), raw)
+        models = [self._model(index, entry) for index, entry in crosscheck.entries(raw, "models")]
+        groups = [self._checked(GroupSettings, ("groups", i), entry) for i, entry in crosscheck.entries(raw, "groups")]
+        sinks = list(self._sinks(raw.get("sinks")))
+        self._blame((), crosscheck.between_entries(raw))
+        if top is None or self._problems:
+            raise ConfigError(sorted(dict.fromkeys(self._problems), key=self._source.position))
+        self._warn_if_exposed(top)
+        return HubSettings(
+            path=self._path,
+            log_path=resolve(self._path.parent, top.log_path),
+            log_level=top.log_level,
+            host=top.host,
+            model_starting_port=top.model_starting_port,
+            models=tuple(model for model in models if model),
+            groups={group.name: group for group in groups if group},
+            sinks=tuple(sinks),
+            warnings=tuple(sorted(self._warnings, key=self._source.position)),
+            source=self._source,
+        )
+
+    def _blame(self, base: Keys, findings: Iterator[Finding] | list[Finding]) -> None:
+        self._problems += [self._source.problem((*base, *finding.keys), finding.message) for finding in findings]
+
+    def _checked(self, model: type[M], keys: Keys, raw: Any) -> M | None:
+        value, findings = check(model, raw)
+        self._blame(keys, findings)
+        return value
+
+    def _written(self, base: Keys, raw: Mapping[str, Any], foreign: Mapping[str, str]) -> dict[str, Any]:
+        """The keys that say something: without those with nothing after them, and without the seed's own."""
+        for key in raw:
+            if key in foreign:
+                self._warnings.append(self._source.problem((*base, key), f"is not used; {foreign[key]}"))
+        return {key: value for key, value in raw.items() if value is not None and key not in foreign}
+
+    def _model(self, index: int, raw: Any) -> ModelSettings | None:
+        keys: Keys = ("models", index)
+        if isinstance(raw, dict):
+            raw = self._written(keys, raw, seed_keys.MODEL_KEYS)
+            self._blame(keys, crosscheck.within_model(raw))
+        return self._checked(ModelSettings, keys, raw)
+
+    def _sinks(self, raw: Any) -> Iterator[SinkSettings]:
+        entries = raw if isinstance(raw, dict) else {}
+        types = {match["type"] for key in entries if (match := _SINK_KEY.fullmatch(str(key)))}
+        if "loguru" not in types:
+            yield SinkSettings("loguru", "loguru")
+        for key, value in entries.items():
+            keys: Keys = ("sinks", key)
+            match = _SINK_KEY.fullmatch(str(key))
+            if match is None:
+                self._blame(keys, [Finding((), "must be a sink type, as statsd, or type/instance, as statsd/eu")])
+            elif not (value is None or isinstance(value, bool | dict)):
+                self._blame(keys, [Finding((), "must be a mapping of the sink's options, or on, or off")])
+            elif value is not False:
+                yield SinkSettings(key, match["type"], match["distribution"], value if isinstance(value, dict) else {}, keys)
+
+    def _warn_if_exposed(self, top: HubFile) -> None:
+        if top.host not in _LOOPBACK:
+            message = f"{top.host} lets others on the network use the models, which ask for no password"
+            self._warnings.append(self._source.problem(("host",), message))

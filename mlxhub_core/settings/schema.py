@@ -1,0 +1,201 @@
+"""What hub.yaml holds: every key, its type and its default. What each means is told in docs/hub-yaml.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from mlxhub_core.checking import STRICT, refusal
+from mlxhub_core.errors import Problem
+from mlxhub_core.yaml_source import Keys, Source
+
+DEFAULT_LOG_PATH = "~/mlx-openai-server/logs"
+"""Where the seed's hub keeps its logs, so that those who move over find theirs."""
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_STARTING_PORT = 27850
+"""Below every ephemeral range (Linux starts at 32768, macOS at 49152): probing a port on which nobody listens yet must
+not connect to itself, as a client's own port could be that one."""
+MAX_NAME = 100
+"""Characters in a name: it becomes a file name, a metric label and part of a StatsD path."""
+
+_SLUG = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+
+
+def _slug(text: str) -> str:
+    if len(text) > MAX_NAME:
+        raise refusal(f"must be at most {MAX_NAME} characters long")
+    if not _SLUG.fullmatch(text):
+        raise refusal("must be letters and digits, with single - or _ between them, as qwen3-4b")
+    return text
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise refusal("must be an address or a host name, as 127.0.0.1")
+    return text
+
+
+def _variable(text: str) -> str:
+    if not _VARIABLE.fullmatch(text):
+        raise refusal("must be the name of an environment variable, as HF_HUB_OFFLINE")
+    return text
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise refusal("must not hold a NUL character")
+    return text
+
+
+def _number_as_text(value: Any) -> Any:
+    # `--port, 8080` in a list and `OMP_NUM_THREADS: 4` are what people write; 1.10 would lose its zero, so it stays an error.
+    return str(value) if type(value) is int else value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _none_for_off(value: Any) -> Any:
+    # YAML reads `off` as false.
+    return None if value is False else value
+
+
+def _flag_value(value: Any) -> Any:
+    if isinstance(value, list):
+        raise refusal("must be one value, not a list; write it as the flag wants it, in quotes")
+    return value
+
+
+Slug = Annotated[str, AfterValidator(_slug)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Host = Annotated[str, AfterValidator(_host)]
+VariableName = Annotated[str, AfterValidator(_variable)]
+Text = Annotated[str, AfterValidator(_no_nul)]
+FilledText = Annotated[Text, Field(min_length=1)]
+Word = Annotated[Text, BeforeValidator(_number_as_text)]
+FlagValue = Annotated[Any, AfterValidator(_flag_value)]
+Seconds = Annotated[float, Field(gt=0)]
+RestartPolicy = Literal["never", "on-failure", "always"]
+LogLevel = Annotated[
+    Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
+]
+
+
+class GroupSettings(BaseModel):
+    """A group of models, and how many of them may run at once (`max_loaded`; None: all)."""
+
+    model_config = STRICT
+
+    name: Slug
+    max_loaded: Annotated[int, Field(ge=1)] | None = None
+
+
+class HealthSettings(BaseModel):
+    """How a `command:` model is asked whether it can serve: HTTP 200 on `path`."""
+
+    model_config = STRICT
+
+    path: Annotated[str, Field(pattern="^/[!-~]*$")] = "/health"
+
+
+class ModelSettings(BaseModel):
+    """One entry of `models:`."""
+
+    model_config = STRICT
+
+    name: Slug
+    model_path: FilledText | None = None
+    default: bool = False
+    group: Slug | None = None
+    port: Port | None = None
+    restart: RestartPolicy = "on-failure"
+    stop_timeout: Seconds = 30.0
+    options: dict[str, FlagValue] = {}
+    args: list[Word] = []
+    python: FilledText | None = None
+    command: Annotated[list[Word], Field(min_length=1)] | None = None
+    health: Annotated[HealthSettings | None, BeforeValidator(_none_for_off)] = HealthSettings()
+    env: dict[VariableName, Word] = {}
+    working_directory: FilledText | None = None
+
+    @property
+    def wants_port(self) -> bool:
+        """Whether the hub must find it a port: a server of mlx-lm always; a command that has a place for one."""
+        if self.command is None:
+            return True
+        return any("{port}" in text for text in (*self.command, *self.env.values()))
+
+
+class HubFile(BaseModel):
+    """The top level of hub.yaml; models, groups and sinks are checked one by one, so that each tells all its mistakes."""
+
+    model_config = STRICT
+
+    log_path: FilledText = DEFAULT_LOG_PATH
+    log_level: LogLevel = "INFO"
+    host: Host = DEFAULT_HOST
+    model_starting_port: Annotated[int, Field(ge=1024, le=65535)] = DEFAULT_STARTING_PORT
+    models: Annotated[list[Any], Field(min_length=1)]
+    groups: list[Any] = []
+    sinks: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """One entry of `sinks:`.
+
+    Attributes:
+        key: as written, ``statsd/eu``.
+        type: the sink type that a package registers, ``statsd``.
+        distribution: the package it must come from, or None for whichever offers it.
+        options: what the sink's own parameters are to be.
+        keys: where it stands in hub.yaml.
+    """
+
+    key: str
+    type: str
+    distribution: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keys: Keys = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    """All of hub.yaml.
+
+    Attributes:
+        path: the file, absolute.
+        log_path: the directory of the logs, `~` expanded, absolute.
+        log_level: of the hub's own messages, in Loguru's words.
+        host: the address that models are told to listen on.
+        model_starting_port: where the search for free ports begins.
+        models: in the order of the file.
+        groups: by name; empty when the file has no `groups:`, and then any name is a mere label.
+        sinks: those that are on, Loguru's among them unless it is off.
+        warnings: what works but deserves a word.
+        source: to tell where in the file something stands.
+    """
+
+    path: Path
+    log_path: Path
+    log_level: str
+    host: str
+    model_starting_port: int
+    models: tuple[ModelSettings, ...]
+    groups: Mapping[str, GroupSettings]
+    sinks: tuple[SinkSettings, ...]
+    warnings: tuple[Problem, ...]
+    source: Source
+
+    @property
+    def directory(self) -> Path:
+        """The directory of hub.yaml: relative paths in it start there."""
+        return self.path.parent

@@ -1,0 +1,93 @@
+"""What may be said to the supervisor. Commands carry a future, through which they are answered."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from mlxhub_core.probes import ProbeResult
+from mlxhub_core.process import Exit
+from mlxhub_core.settings import HubSettings
+from mlxhub_core.supervisor.plan import ReloadResult
+
+Reply = Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a model; answered when its process runs."""
+
+    name: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop a model; answered when its process has ended."""
+
+    name: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Stop a model if it runs, and start it; answered when the new process runs."""
+
+    name: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Make the models be as hub.yaml says; answered when that is done."""
+
+    settings: HubSettings
+    reply: Future[ReloadResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Stop every model, for good; answered when all have ended."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the stopping models at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A process has ended."""
+
+    name: str
+    run_id: str
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeDue:
+    """It is time to ask a starting model whether it can answer."""
+
+    name: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the model answered."""
+
+    name: str
+    run_id: str
+    result: ProbeResult
+
+
+@dataclass(frozen=True, slots=True)
+class RestartDue:
+    """The wait before a restart is over."""
+
+    name: str
+
+
+Message = Start | Stop | Restart | Apply | Shutdown | Kill | Exited | ProbeDue | Probed | RestartDue

@@ -1,0 +1,93 @@
+"""What a new hub.yaml asks for, as a value: nothing is done here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mlxhub_core.errors import HubError
+from mlxhub_core.settings import HubSettings, ModelSettings
+from mlxhub_core.states import ALIVE, ModelState
+
+LIVE_KEYS = frozenset({"default", "group", "restart", "stop_timeout", "health"})
+"""Keys of a model that the hub alone heeds: a running process need not be restarted when they change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One model, and why it is where it is in the plan."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which models a reload starts, stops, restarts, and leaves as they are, in the order of hub.yaml."""
+
+    start: tuple[Step, ...]
+    stop: tuple[Step, ...]
+    restart: tuple[Step, ...]
+    unchanged: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """What a reload did, by name. A restarted model is in both `stopped` and `started`.
+
+    Attributes:
+        started: models whose process was started.
+        stopped: models whose process was ended.
+        unchanged: models that are as they were.
+        failed: models that should have started, and the error that kept them from it.
+    """
+
+    started: tuple[str, ...]
+    stopped: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    failed: Mapping[str, HubError] = field(default_factory=dict)
+
+
+def make_plan(current: Mapping[str, ModelState], old: HubSettings | None, new: HubSettings) -> Plan:
+    """Compare what is with what hub.yaml wants.
+
+    Args:
+        current: the state of each model the hub knows.
+        old: the settings that are in force; None at the start of the hub.
+        new: the settings to come.
+    """
+    before = {model.name: model for model in old.models} if old else {}
+    moved = _moved(old, new)
+    plan: dict[str, list[Step]] = {"start": [], "stop": [], "restart": [], "unchanged": []}
+    for model in new.models:
+        verb, reason = _verdict(before.get(model.name), model, current.get(model.name), moved)
+        plan[verb].append(Step(model.name, reason))
+    wanted = {model.name for model in new.models}
+    plan["stop"] += [Step(name, "no longer in hub.yaml") for name in current if name not in wanted]
+    return Plan(**{verb: tuple(steps) for verb, steps in plan.items()})
+
+
+def _verdict(old: ModelSettings | None, new: ModelSettings, state: ModelState | None, moved: str) -> tuple[str, str]:
+    if old is None or state is None:
+        return ("start", "new, with default: true") if new.default else ("unchanged", "new, started on demand")
+    if state in ALIVE or state is ModelState.BACKOFF:
+        changes = moved or _changes(old, new)
+        return ("restart", changes) if changes else ("unchanged", f"is {state}")
+    if new.default and not old.default:
+        return ("start", "default: true is new")
+    if new.default and state is ModelState.FAILED:
+        return ("start", "had failed")
+    return ("unchanged", f"is {state}")
+
+
+def _moved(old: HubSettings | None, new: HubSettings) -> str:
+    """What changed for every model at once."""
+    if old is None:
+        return ""
+    keys = [key for key in ("host", "log_path", "directory") if getattr(old, key) != getattr(new, key)]
+    return f"{', '.join(keys)} changed" if keys else ""
+
+
+def _changes(old: ModelSettings, new: ModelSettings) -> str:
+    keys = [key for key in type(new).model_fields if key not in LIVE_KEYS and getattr(old, key) != getattr(new, key)]
+    return f"{', '.join(keys)} changed" if keys else ""
