@@ -110,5 +110,5 @@ class Actor(Generic[M]):
     def _safely(self, message: M) -> None:
         try:
             self._handle(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # one bug must not end the loop that all models depend on
             self._failed(error)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import importlib_metadata
-from importlib_metadata import Distribution, EntryPoint
+from importlib_metadata import EntryPoint
 
 GROUP = "mlxhub.sinks"
 
@@ -53,7 +53,7 @@ def offers() -> tuple[Offer, ...]:
     return tuple(found[key] for key in sorted(found))
 
 
-def _offers_of(distribution: Distribution, seen: set[str]) -> Iterator[Offer]:
+def _offers_of(distribution: Any, seen: set[str]) -> Iterator[Offer]:
     try:
         # Parsed only if our group is in there: the name and version of every package would take ten times as long.
         if GROUP not in (distribution.read_text("entry_points.txt") or ""):

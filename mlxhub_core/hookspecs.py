@@ -33,9 +33,7 @@ def hub_stopping(event: HubEvent) -> None:
 
 
 @hookspec
-def config_reloaded(
-    started: Sequence[str], stopped: Sequence[str], unchanged: Sequence[str], event: HubEvent
-) -> None:
+def config_reloaded(started: Sequence[str], stopped: Sequence[str], unchanged: Sequence[str], event: HubEvent) -> None:
     """hub.yaml was read and applied."""
 
 

@@ -63,12 +63,12 @@ def prepare(
         env |= _mlx_environment(model, model_path, cwd, environ)
     env |= {key: _filled(value, values) for key, value in model.env.items()}
     if model.command is None:
-        argv = (_interpreter(model, directory), "-m", "mlx_lm", "server", "--model", model_path)
-        argv += ("--host", host, "--port", str(port), *_flags(model.options), *model.args)
+        argv = [_interpreter(model, directory), "-m", "mlx_lm", "server", "--model", model_path]
+        argv += ["--host", host, "--port", str(port), *_flags(model.options), *model.args]
     else:
         program, *arguments = (_filled(word, values) for word in model.command)
-        argv = (_program(model.name, _expanded(program), cwd, env.get("PATH")), *arguments)
-    return Launch(argv, env, cwd, model_path if model.command is None else None)
+        argv = [_program(model.name, _expanded(program), cwd, env.get("PATH")), *arguments]
+    return Launch(tuple(argv), env, cwd, model_path if model.command is None else None)
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
@@ -98,7 +98,9 @@ def _interpreter(model: ModelSettings, directory: Path) -> str:
         importlib.metadata.version("mlx-lm")
     except importlib.metadata.PackageNotFoundError:
         install = f'{sys.executable} -m pip install "mlxhub-core[mlx]"'
-        message = f"needs mlx-lm, which is not installed here; run `{install}`, or name a Python that has it with `python:`"
+        message = (
+            f"needs mlx-lm, which is not installed here; run `{install}`, or name a Python that has it with `python:`"
+        )
         raise LaunchError(model.name, message) from None
     return sys.executable
 

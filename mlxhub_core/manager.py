@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from mlxhub_core.errors import HubStateError
 from mlxhub_core.events import HubEvent
@@ -132,7 +133,7 @@ class HubManager:
         """End the models that are stopping at once, with SIGKILL. For people who lose patience during `shutdown`."""
         self._supervisor.kill()
 
-    def __enter__(self) -> HubManager:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

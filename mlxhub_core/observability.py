@@ -131,10 +131,10 @@ class LoggingHubObservabilitySink:
     """
 
     def __init__(self, base_logger: Logger | None = None) -> None:
-        if base_logger is None:
-            # Here and not above: importing Loguru costs about 70 ms, which no other user of this file should pay.
-            from loguru import logger as base_logger
-        self._logger = base_logger
+        # Here and not above: importing Loguru costs about 70 ms, which no other user of this file should pay.
+        from loguru import logger
+
+        self._logger = base_logger or logger
 
     def model_started(self, ctx: HubModelContext, *, pid: int | None) -> None:
         """Log the start, at info."""
@@ -196,4 +196,3 @@ def _forced(event: HubEvent | None) -> str:
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
-

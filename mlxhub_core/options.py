@@ -50,12 +50,16 @@ def _parameters(sink: Callable[..., object]) -> list[inspect.Parameter]:
 
 def _has_no_init(sink: type) -> bool:
     # A Protocol hands its subclasses a catch-all __init__, which says nothing about options.
-    owner = next(base for base in sink.__mro__ if "__init__" in vars(base))
+    owner = _owner_of_init(sink)
     return owner is object or owner is Protocol or bool(getattr(owner, "_is_protocol", False))
 
 
+def _owner_of_init(sink: type) -> type:
+    return next(base for base in sink.__mro__ if "__init__" in vars(base))
+
+
 def _hints(sink: Callable[..., object]) -> dict[str, Any]:
-    target = sink.__init__ if isinstance(sink, type) else sink
+    target = vars(_owner_of_init(sink))["__init__"] if isinstance(sink, type) else sink
     try:
         return typing.get_type_hints(target, include_extras=True)
     except (NameError, TypeError) as error:

@@ -8,6 +8,7 @@ from mlxhub_core.errors import HubError, LaunchError
 from mlxhub_core.net import is_free
 from mlxhub_core.settings import ModelSettings
 
+
 class PortBook:
     """The ports that models have. A model keeps its port for as long as it is in hub.yaml."""
 

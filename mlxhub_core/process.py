@@ -6,6 +6,7 @@ leader: what a model leaves behind would keep its port and its memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -168,10 +169,9 @@ def _until_dead(pid: int) -> None:
 
 
 def _signal_group(group: int, number: int) -> None:
-    try:
+    # Nobody is left; or, on macOS, only the dead leader.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # Nobody is left; macOS says EPERM when only a dead leader is.
 
 
 def _others(group: int) -> Iterator[int]:

@@ -65,7 +65,9 @@ def _names_wanted(sink: str, hook: str, method: Callable[..., Any], known: tuple
             wanted.append(parameter.name)
         elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
             has = ", ".join(known)
-            message = f"{sink}.{hook} asks for {parameter.name!r}, which sink API {SINK_API} does not pass (it has {has})"
+            message = (
+                f"{sink}.{hook} asks for {parameter.name!r}, which sink API {SINK_API} does not pass (it has {has})"
+            )
             raise HubError(f"{message}; upgrade mlxhub-core, or tell the sink's author")
     return tuple(wanted)
 
@@ -87,9 +89,7 @@ class SinkRunner:
         capacity: events that may wait; when one more comes, the oldest is dropped.
     """
 
-    def __init__(
-        self, name: str, sink: object, report: Callable[[str], None], capacity: int = QUEUE_CAPACITY
-    ) -> None:
+    def __init__(self, name: str, sink: object, report: Callable[[str], None], capacity: int = QUEUE_CAPACITY) -> None:
         self.name = name
         self.sink = sink
         self.hooks = hooks_of(sink)
@@ -210,7 +210,7 @@ class SinkRunner:
         self._busy_since = time.monotonic()
         try:
             call()
-        except BaseException as error:  # SystemExit too: it would end the thread without a word.
+        except BaseException as error:  # noqa: BLE001  # SystemExit too: it would end the thread without a word
             self._note(f"{what}: {type(error).__name__}: {error}")
             return False
         else:

@@ -60,7 +60,7 @@ def _make(settings: HubSettings, entry: SinkSettings) -> object:
         if isinstance(error, ConfigError):
             raise
         raise wrong(str(error)) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever a stranger's constructor raises is about its options
         raise wrong(f"{_origin(offer)} refused its options: {type(error).__name__}: {error}") from None
     return sink
 
@@ -93,7 +93,7 @@ def _load(offer: Offer, wrong: Callable[[str], ConfigError]) -> Any:
         factory = offer.load()
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # A package that calls sys.exit() when imported must not end the hub.
+    except BaseException as error:  # noqa: BLE001  # a package may even call sys.exit() when imported
         raise wrong(f"{_origin(offer)} cannot be imported: {type(error).__name__}: {error}") from None
     if not callable(factory):
         raise wrong(f"{_origin(offer)} does not register a class: {offer.value}; tell its author")

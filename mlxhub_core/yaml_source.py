@@ -7,7 +7,7 @@ are refused, ``1:30`` and ``2026-11-24`` stay text, and ``010`` is no octal numb
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +118,16 @@ class Source:
         self._marks.setdefault(keys, node.start_mark)
         self._nodes += 1
         if id(node) in self._open or self._nodes > MAX_NODES:
-            raise yaml.MarkedYAMLError(None, None, "an alias makes the file refer to itself or grow out of bounds", node.start_mark)
+            raise yaml.MarkedYAMLError(
+                None, None, "an alias makes the file refer to itself or grow out of bounds", node.start_mark
+            )
         self._open.append(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
                 return {key: self._value(loader, value, (*keys, key)) for key, value in self._pairs(loader, node, keys)}
             if isinstance(node, yaml.SequenceNode):
                 return [self._value(loader, item, (*keys, index)) for index, item in enumerate(node.value)]
-            return loader.construct_object(node)  # type: ignore[no-untyped-call]
+            return loader.construct_object(node)
         finally:
             self._open.pop()
 
@@ -158,10 +160,9 @@ class Source:
             merged.setdefault(key, value)
 
     def _key(self, loader: _Loader, node: yaml.Node) -> Key:
-        key = loader.construct_object(node, deep=True) if isinstance(node, yaml.ScalarNode) else None  # type: ignore[no-untyped-call]
+        key = loader.construct_object(node, deep=True) if isinstance(node, yaml.ScalarNode) else None
         if isinstance(key, bool) or not isinstance(key, str | int):
             raise yaml.MarkedYAMLError(None, None, "a key must be text; put it in quotes", node.start_mark)
-        assert isinstance(key, Hashable)
         return key
 
 

@@ -26,10 +26,10 @@ _COMMANDS = {
 class _Commands(click.Group):
     """Commands by name, each imported only to run or to describe itself."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
         command = getattr(importlib.import_module(f"mlxhub_core.cli.{cmd_name}"), cmd_name)

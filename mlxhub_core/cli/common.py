@@ -14,6 +14,8 @@ from mlxhub_core.errors import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+
 
 def config_option(command: F) -> F:
     """`--config FILE`, by default hub.yaml in the current directory, or what MLXHUB_CONFIG says."""
@@ -49,5 +51,4 @@ def log_to(write: Callable[[str], Any] | None = None, *, level: str = "INFO", co
         colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     logger.remove()
     # diagnose=False: a traceback must not show the values of variables, which may be secrets.
-    options = {"level": level, "colorize": colour, "diagnose": False, "backtrace": False}
-    logger.add(write or sys.stderr, format="<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}", **options)
+    logger.add(write or sys.stderr, level=level, format=_FORMAT, colorize=colour, diagnose=False, backtrace=False)

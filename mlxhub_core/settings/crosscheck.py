@@ -56,7 +56,9 @@ def _within_command_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _within_mlx_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
     if "model_path" not in raw:
-        yield Finding(("model_path",), "is required: a directory or a name on the Hugging Face hub; or give a `command:`")
+        yield Finding(
+            ("model_path",), "is required: a directory or a name on the Hugging Face hub; or give a `command:`"
+        )
     if "health" in raw:
         yield Finding(("health",), "is for `command:` models; mlx_lm server is asked for one token")
     options, args = raw.get("options"), raw.get("args")
@@ -73,7 +75,11 @@ def _within_mlx_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _named(raw: Mapping[str, Any], section: str) -> Entries:
-    return [(i, entry) for i, entry in entries(raw, section) if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+    return [
+        (i, entry)
+        for i, entry in entries(raw, section)
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+    ]
 
 
 def _shared_names(section: str, named: Entries) -> Iterator[Finding]:
@@ -86,7 +92,9 @@ def _shared_names(section: str, named: Entries) -> Iterator[Finding]:
         if owner != index and first == name:
             yield Finding((section, index, "name"), f"{name!r} is already taken by an earlier entry")
         elif owner != index:
-            yield Finding((section, index, "name"), f"differs from {first!r} only in case, so both would share a log file")
+            yield Finding(
+                (section, index, "name"), f"differs from {first!r} only in case, so both would share a log file"
+            )
 
 
 def _shared_ports(models: Entries) -> Iterator[Finding]:
@@ -104,7 +112,9 @@ def _unknown_groups(models: Entries, known: set[str]) -> Iterator[Finding]:
         group = model.get("group")
         if isinstance(group, str) and group not in known:
             hint = did_you_mean(group, known)
-            yield Finding(("models", index, "group"), f"no group {group!r} under `groups:`{hint} (known: {listed(sorted(known))})")
+            yield Finding(
+                ("models", index, "group"), f"no group {group!r} under `groups:`{hint} (known: {listed(sorted(known))})"
+            )
 
 
 def _too_many_defaults(models: Entries, groups: Entries) -> Iterator[Finding]:
@@ -112,5 +122,7 @@ def _too_many_defaults(models: Entries, groups: Entries) -> Iterator[Finding]:
         defaults = [m["name"] for _, m in models if m.get("group") == group["name"] and m.get("default") is True]
         cap = group.get("max_loaded")
         if type(cap) is int and 0 < cap < len(defaults):
-            message = f"{cap} is too few for the group's {len(defaults)} models that start with the hub ({listed(defaults)})"
+            message = (
+                f"{cap} is too few for the group's {len(defaults)} models that start with the hub ({listed(defaults)})"
+            )
             yield Finding(("groups", index, "max_loaded"), message)

@@ -109,7 +109,9 @@ class _Reader:
             elif not (value is None or isinstance(value, bool | dict)):
                 self._blame(keys, [Finding((), "must be a mapping of the sink's options, or on, or off")])
             elif value is not False:
-                yield SinkSettings(key, match["type"], match["distribution"], value if isinstance(value, dict) else {}, keys)
+                yield SinkSettings(
+                    key, match["type"], match["distribution"], value if isinstance(value, dict) else {}, keys
+                )
 
     def _warn_if_exposed(self, top: HubFile) -> None:
         if top.host not in _LOOPBACK:

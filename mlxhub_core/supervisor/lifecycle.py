@@ -196,18 +196,18 @@ class Lifecycle:
 
     # What happens to it.
 
-    def on_exit(self, run_id: str, exit: Exit) -> None:
+    def on_exit(self, run_id: str, outcome: Exit) -> None:
         """Its process has ended."""
         run = self._run
         if run is None or run.id != run_id:
             return
         self._run = None
-        self._exit_code = exit.code
+        self._exit_code = outcome.code
         self._stopped_at = self._world.wall()
         if self._state is ModelState.STOPPING:
-            self._on_wanted_exit(run, exit)
+            self._on_wanted_exit(run, outcome)
         else:
-            self._on_unasked_exit(run, exit)
+            self._on_unasked_exit(run, outcome)
 
     def on_probe_due(self, run_id: str) -> None:
         """It is time to ask whether it can answer."""
@@ -303,27 +303,29 @@ class Lifecycle:
             self._move(ModelState.STOPPED, reason)
         self._world.answer(self._awaiting_stop)
 
-    def _on_wanted_exit(self, run: Run, exit: Exit) -> None:
+    def _on_wanted_exit(self, run: Run, outcome: Exit) -> None:
         self._move(ModelState.STOPPED, run.stop_reason)
-        self._announce_end(run, "model_stopped", run.stop_reason, exit)
+        self._announce_end(run, "model_stopped", run.stop_reason, outcome)
         self._world.answer(self._awaiting_stop)
         if self._then is not None:
             reason, self._then = self._then, None
             self._start_afresh(reason)
 
-    def _on_unasked_exit(self, run: Run, exit: Exit) -> None:
-        if exit.code == 0:
-            self._on_clean_exit(run, exit)
+    def _on_unasked_exit(self, run: Run, outcome: Exit) -> None:
+        if outcome.code == 0:
+            self._on_clean_exit(run, outcome)
             return
-        reason = Reason.SIGNAL if exit.code < 0 else Reason.CRASH
-        about = self._end_of(run, reason, exit)
-        self._fail(run.ctx, exit.code, about, about["uptime_seconds"])
+        reason = Reason.SIGNAL if outcome.code < 0 else Reason.CRASH
+        about = self._end_of(run, reason, outcome)
+        self._fail(run.ctx, outcome.code, about, about["uptime_seconds"])
 
-    def _on_clean_exit(self, run: Run, exit: Exit) -> None:
+    def _on_clean_exit(self, run: Run, outcome: Exit) -> None:
         again = self.settings.restart == "always"
         delay = self._next_delay(self._world.clock() - run.since) if again else None
-        self._move(ModelState.STOPPED if not again else ModelState.FAILED if delay is None else ModelState.BACKOFF, Reason.EXIT)
-        self._announce_end(run, "model_stopped", Reason.EXIT, exit, restart_in=delay)
+        self._move(
+            ModelState.STOPPED if not again else ModelState.FAILED if delay is None else ModelState.BACKOFF, Reason.EXIT
+        )
+        self._announce_end(run, "model_stopped", Reason.EXIT, outcome, restart_in=delay)
         self._announce_restart(run.ctx, run.id, again, delay)
 
     def _fail(self, ctx: HubModelContext, exit_code: int | None, about: dict[str, Any], uptime: float) -> None:
@@ -349,17 +351,17 @@ class Lifecycle:
     def _announce(self, run: Run, hook: str, reason: Reason | None, **arguments: Any) -> None:
         self._world.announce(hook, {"run_id": run.id, "reason": reason}, ctx=run.ctx, **arguments)
 
-    def _announce_end(self, run: Run, hook: str, reason: Reason | None, exit: Exit, **more: Any) -> None:
-        self._world.announce(hook, {**self._end_of(run, reason, exit), **more}, ctx=run.ctx, exit_code=exit.code)
+    def _announce_end(self, run: Run, hook: str, reason: Reason | None, outcome: Exit, **more: Any) -> None:
+        self._world.announce(hook, {**self._end_of(run, reason, outcome), **more}, ctx=run.ctx, exit_code=outcome.code)
 
-    def _end_of(self, run: Run, reason: Reason | None, exit: Exit) -> dict[str, Any]:
+    def _end_of(self, run: Run, reason: Reason | None, outcome: Exit) -> dict[str, Any]:
         return {
             "run_id": run.id,
             "reason": reason,
             "uptime_seconds": self._world.clock() - run.since,
-            "signal": _signal_name(exit.code),
-            "forced": exit.forced,
-            "log_tail": exit.tail,
+            "signal": _signal_name(outcome.code),
+            "forced": outcome.forced,
+            "log_tail": outcome.tail,
         }
 
     def _forget_start(self) -> None:
@@ -379,4 +381,3 @@ def _signal_name(code: int) -> str | None:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-

@@ -53,7 +53,7 @@ class Supervisor:
         prober: Prober = probe_in_thread,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311  # nothing secret about it
         rule: RestartRule | None = None,
     ) -> None:
         self.actor: Actor[say.Message] = Actor(self._handle, failed, clock, name="mlxhub-supervisor")
@@ -113,6 +113,10 @@ class Supervisor:
             raise HubStateError("the hub was shut down; start it again first")
         return reply.result()
 
+    def _tell(self, message: say.Message) -> None:
+        # False would mean that the loop has ended: then nobody is left whom the message could concern.
+        self.actor.tell(message)
+
     # Messages, on the actor's thread.
 
     def _handle(self, message: say.Message) -> None:
@@ -150,8 +154,8 @@ class Supervisor:
         match message:
             case _ if model is None:
                 return
-            case say.Exited(_, run_id, exit):
-                model.on_exit(run_id, exit)
+            case say.Exited(_, run_id, outcome):
+                model.on_exit(run_id, outcome)
             case say.ProbeDue(_, run_id):
                 model.on_probe_due(run_id)
             case say.Probed(_, run_id, result):
@@ -232,7 +236,11 @@ class Supervisor:
     def _group_mates(self, model: Lifecycle) -> list[Lifecycle]:
         """The models that hold a place in its group."""
         group = model.settings.group
-        return [m for m in self._models.values() if group and m is not model and m.settings.group == group and m.state in ALIVE]
+        return [
+            m
+            for m in self._models.values()
+            if group and m is not model and m.settings.group == group and m.state in ALIVE
+        ]
 
     def _places(self, model: Lifecycle) -> float:
         group = self._settings.groups.get(model.settings.group or "") if self._settings else None
@@ -282,7 +290,8 @@ class Supervisor:
         old, self._models = self._models, {}
         for model in settings.models:
             log = str(logs.log_file(settings.log_path, model.name))
-            lifecycle = self._models[model.name] = old.pop(model.name, None) or Lifecycle(model, log, self)
+            lifecycle = old.pop(model.name) if model.name in old else Lifecycle(model, log, self)
+            self._models[model.name] = lifecycle
             lifecycle.settings, lifecycle.log_path, lifecycle.retired = model, log, False
         self._models |= old
 
@@ -316,17 +325,18 @@ class Supervisor:
 
     def launch(self, model: ModelSettings, run_id: str) -> Started:
         """Start a model's process. Raises HubError or OSError."""
-        assert self._settings is not None and self._ports is not None
+        assert self._settings is not None
+        assert self._ports is not None
         port = self._ports.claim(model)
         launch = prepare(model, host=self._settings.host, port=port, directory=self._settings.directory)
         log = logs.log_file(self._settings.log_path, model.name)
-        name, tell = model.name, self.actor.tell
-        process = self._spawn(launch, log, lambda exit: tell(say.Exited(name, run_id, exit)))
+        name = model.name
+        process = self._spawn(launch, log, lambda outcome: self._tell(say.Exited(name, run_id, outcome)))
         return Started(process, self._settings.host, port, _target(model, launch, self._settings.host, port))
 
     def probe(self, name: str, run_id: str, target: Target) -> None:
         """Ask a model whether it can answer."""
-        self._prober(target, lambda result: self.actor.tell(say.Probed(name, run_id, result)))
+        self._prober(target, lambda result: self._tell(say.Probed(name, run_id, result)))
 
     def announce(self, hook: str, about: Mapping[str, Any], **arguments: Any) -> None:
         """Number an event, wrap it up and publish it."""

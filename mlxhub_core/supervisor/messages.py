@@ -63,7 +63,7 @@ class Exited:
 
     name: str
     run_id: str
-    exit: Exit
+    outcome: Exit
 
 
 @dataclass(frozen=True, slots=True)
