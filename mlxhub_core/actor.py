@@ -48,7 +48,8 @@ class Actor(Generic[M]):
         self._failed = failed
         self._inbox: queue.SimpleQueue[M | None] = queue.SimpleQueue()
         self._finished = False
-        self._door = threading.Lock()
+        # Re-entrant, because a signal handler may tell something while its thread does.
+        self._door = threading.RLock()
         self._timers: list[tuple[float, int, Timer, M]] = []
         self._order = itertools.count()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

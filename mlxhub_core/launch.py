@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,10 @@ def _draft_models(model: ModelSettings) -> Iterator[str]:
     for key, value in model.options.items():
         if key.replace("_", "-") == "draft-model":
             yield str(value)
-    for flag, value in zip(model.args, (*model.args[1:], ""), strict=True):
-        if flag.partition("=")[0] == "--draft-model":
-            yield flag.partition("=")[2] or value
+    for flag, following in pairwise([*model.args, ""]):
+        name, _, value = flag.partition("=")
+        if name == "--draft-model":
+            yield value or following
 
 
 def _is_local(model_path: str, cwd: Path, environ: Mapping[str, str]) -> bool:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mlxhub_core.errors import Problem
+
+if TYPE_CHECKING:
+    from mlxhub_core.manager import HubManager
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +34,22 @@ def config_option(command: F) -> F:
         show_envvar=True,
         help="The hub.yaml to use.",
     )(command)
+
+
+@contextmanager
+def closing(hub: HubManager) -> Iterator[HubManager]:
+    """Shut the hub down at the end, whatever happens; Ctrl-C or SIGTERM meanwhile kills what still takes its time."""
+
+    def kill(_number: int, _frame: object) -> None:
+        click.echo("killing what still runs", err=True)
+        hub.kill()
+
+    try:
+        yield hub
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, kill)
+        hub.shutdown()
 
 
 def show_warnings(warnings: tuple[Problem, ...]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import queue
 import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlxhub_core.cli.common import config_option, log_to, show_warnings, style
+from mlxhub_core.cli.common import closing, config_option, log_to, show_warnings, style
 from mlxhub_core.errors import EXIT_FAILED, ConfigError, HubError
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ def start(config: Path, foreground: bool) -> None:  # noqa: ARG001  # kept for s
     log_to(level=settings.log_level)
     show_warnings(settings.warnings)
     asked = _listen_to_signals()
-    hub = HubManager(config)
-    try:
+    with closing(HubManager(config)) as hub:
         failed = hub.reload().failed
         _show_failed(failed)
         if not any(model.pid for model in hub.get_status()):
@@ -46,8 +44,6 @@ def start(config: Path, foreground: bool) -> None:  # noqa: ARG001  # kept for s
         click.echo(f"{config}: logs in {settings.log_path}; Ctrl-C stops everything", err=True)
         while asked.get() == signal.SIGHUP:
             _reload(hub)
-    finally:
-        _stop(hub, asked)
 
 
 def _listen_to_signals() -> queue.SimpleQueue[int]:
@@ -74,20 +70,3 @@ def _explain_nothing_runs(failed: Mapping[str, HubError]) -> None:
     if not failed:
         click.echo("nothing to run: no model in hub.yaml has `default: true`", err=True)
 
-
-def _stop(hub: HubManager, asked: queue.SimpleQueue[int]) -> None:
-    """Shut down; another Ctrl-C or SIGTERM meanwhile kills the models that still take their time."""
-    stopper = threading.Thread(target=_shut_down, args=(hub, asked), name="stopper")
-    stopper.start()
-    while (number := asked.get()) != 0:
-        if number != signal.SIGHUP:
-            click.echo("killing what still runs", err=True)
-            hub.kill()
-    stopper.join()
-
-
-def _shut_down(hub: HubManager, asked: queue.SimpleQueue[int]) -> None:
-    try:
-        hub.shutdown()
-    finally:
-        asked.put(0)

@@ -64,7 +64,7 @@ class Surroundings(Protocol):
         ...
 
     def launch(self, model: ModelSettings, run_id: str) -> Started:
-        """Start a process. Raises HubError or OSError."""
+        """Start a process, or raise."""
         ...
 
     def probe(self, name: str, run_id: str, target: Target) -> None:
@@ -257,7 +257,7 @@ class Lifecycle:
         self._move(ModelState.STARTING, reason)
         try:
             started = self._world.launch(self.settings, run_id)
-        except (HubError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it was, the model has no process now and must not seem to
             self._on_launch_failure(run_id, reason, error)
             return
         self._run = run = Run(run_id, self.ctx, started, self._world.clock())
@@ -269,9 +269,9 @@ class Lifecycle:
         else:
             self._world.after(FIRST_PROBE, ProbeDue(self.name, run_id))
 
-    def _on_launch_failure(self, run_id: str, reason: Reason, error: HubError | OSError) -> None:
-        if isinstance(error, OSError):
-            error = LaunchError(self.name, f"cannot be started: {error.strerror or error}")
+    def _on_launch_failure(self, run_id: str, reason: Reason, error: Exception) -> None:
+        if not isinstance(error, HubError):
+            error = LaunchError(self.name, f"cannot be started: {getattr(error, 'strerror', None) or error}")
         about = {"run_id": run_id, "reason": Reason.SPAWN_ERROR, "detail": str(error)}
         if reason is Reason.RESTART:
             self._fail(self.ctx, None, about, uptime=0.0)

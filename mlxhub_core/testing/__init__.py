@@ -1,0 +1,115 @@
+"""What tests need, ours and those of people who write sinks. Not imported by anything that runs a hub.
+
+* `RecordingSink` keeps every event and lets a test wait for one.
+* `FakeClock` is a clock that stands still until it is told otherwise.
+* `fake_server` is a model server that misbehaves on demand; `tiny_model` writes a real MLX model of 26 KB.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlxhub_core import hookspecs
+from mlxhub_core.events import HubEvent
+
+FAKE_SERVER = __file__.replace("__init__.py", "fake_server.py")
+"""The path of the fake server, to run as ``python -I -S FAKE_SERVER --port N``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One event: the hook that was called, and its arguments by name."""
+
+    hook: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model it is about, if it is about one."""
+        ctx = self.arguments.get("ctx")
+        return None if ctx is None else str(ctx.name)
+
+    @property
+    def event(self) -> HubEvent:
+        """Its envelope."""
+        envelope = self.arguments["event"]
+        assert isinstance(envelope, HubEvent)
+        return envelope
+
+
+class RecordingSink:
+    """A sink that keeps every event, with all its arguments, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._events: list[Recorded] = []
+        self._arrived = threading.Condition()
+
+    @property
+    def events(self) -> list[Recorded]:
+        """All events so far."""
+        with self._arrived:
+            return list(self._events)
+
+    def of(self, model: str, *hooks: str) -> list[Recorded]:
+        """The events of one model so far; with `hooks`, only those."""
+        return [e for e in self.events if e.model == model and (not hooks or e.hook in hooks)]
+
+    def hooks_of(self, model: str) -> list[str]:
+        """The names of the hooks called for one model so far."""
+        return [event.hook for event in self.of(model)]
+
+    def wait_for(self, hook: str, model: str | None = None, *, count: int = 1, timeout: float = 20.0) -> Recorded:
+        """Wait until `hook` has come `count` times (for `model`); returns the last of these events.
+
+        Raises:
+            AssertionError: it has not within `timeout` seconds; the message lists what has.
+        """
+        deadline = time.monotonic() + timeout
+        with self._arrived:
+            while len(found := self._matching(hook, model)) < count:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    seen = [f"{event.hook}({event.model or ''})" for event in self._events]
+                    raise AssertionError(f"no {hook} number {count} for {model} within {timeout} s; seen: {seen}")
+                self._arrived.wait(left)
+            return found[count - 1]
+
+    def _matching(self, hook: str, model: str | None) -> list[Recorded]:
+        return [event for event in self._events if event.hook == hook and model in (None, event.model)]
+
+    def _record(self, hook: str, arguments: Mapping[str, Any]) -> None:
+        with self._arrived:
+            self._events.append(Recorded(hook, arguments))
+            self._arrived.notify_all()
+
+
+def _recorder(hook: str) -> Any:
+    # `**arguments` asks for all that the hub has to give, also what later versions add.
+    def record(self: RecordingSink, **arguments: Any) -> None:
+        self._record(hook, arguments)
+
+    return record
+
+
+for _name, _spec in vars(hookspecs).items():
+    if getattr(_spec, "__module__", None) == hookspecs.__name__ and callable(_spec):
+        setattr(RecordingSink, _name, _recorder(_name))
+
+
+class FakeClock:
+    """Seconds that pass only when a test says so. Call it to read it."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
