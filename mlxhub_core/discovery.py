@@ -41,6 +41,11 @@ class Offer:
         return EntryPoint(name=self.type, value=self.value, group=GROUP).load()
 
 
+def normalised(distribution: str) -> str:
+    """The name of a package as pip compares it: `Acme_Sinks` is `acme-sinks`."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 @functools.cache
 def offers() -> tuple[Offer, ...]:
     """Every sink type that is installed, by type. Scanned once in the life of a process: it reads many files."""
@@ -62,7 +67,6 @@ def _offers_of(distribution: Any, seen: set[str]) -> Iterator[Offer]:
         name, version = distribution.metadata["Name"], distribution.version
     except Exception:  # noqa: BLE001  # A package in ruins is not ours to complain about, and must not hide the others.
         return
-    normal = re.sub(r"[-_.]+", "-", name).lower()
-    if normal not in seen:
-        seen.add(normal)
+    if normalised(name) not in seen:
+        seen.add(normalised(name))
         yield from (Offer(point.name, name, version, point.value) for point in points)

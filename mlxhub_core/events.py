@@ -63,7 +63,7 @@ class HubEvent:
         run_id: the same for all events of one process of one model; None where no process is concerned.
         reason: one of `Reason`, or None.
         detail: one sentence for people, or None.
-        uptime_seconds: how long the process had run, for events that end it; else None.
+        uptime_seconds: how many seconds the process had run, for events that end it; else None.
         signal: the name of the signal that ended the process, as ``SIGKILL``; else None.
         forced: whether the hub had to use SIGKILL to stop it.
         restart_in: seconds until the hub restarts it; None: it will not.

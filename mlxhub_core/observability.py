@@ -34,6 +34,8 @@ class HubObservabilitySink(Protocol):
 class SinkStats:
     """What the hub knows about the delivery to one sink.
 
+    Each event offered was delivered, failed, was dropped or waits; but for the one that the sink has in hand.
+
     Attributes:
         name: the sink's key in hub.yaml, as ``statsd`` or ``statsd/eu``.
         offered: events meant for it since it was added.
@@ -45,7 +47,7 @@ class SinkStats:
         open: whether its ``open()`` has succeeded, or it has none.
         last_error: the last exception, as one line; None if there was none.
         last_success: when it last took an event, in seconds since the epoch; None before that.
-        stuck_seconds: how long the call that is running now has been running; 0 when none is.
+        stuck_seconds: seconds for which the sink has had the call that it has in hand; 0 when it has none.
     """
 
     name: str

@@ -6,17 +6,18 @@ the other, and closes it. A sink that raises, hangs, is slow, or calls `sys.exit
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlxhub_core import hookspecs
-from mlxhub_core.errors import HubError
+from mlxhub_core.errors import HubError, did_you_mean, listed
 from mlxhub_core.events import HubEvent
 from mlxhub_core.observability import SINK_API, HubObservabilitySink, Sink, SinkStats
 
@@ -36,40 +37,58 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
 }
 """Every hook and the names of its arguments."""
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def hooks_of(sink: object) -> dict[str, Callable[[Arguments], None]]:
     """The hooks that a sink implements, each as a call that passes it just the arguments it names.
 
     Raises:
-        HubError: a hook demands an argument that the hub does not have.
+        HubError: `sink` has no hook at all, or one that the hub could not call or that would not be told the truth.
     """
+    kind = type(sink).__name__
+    if isinstance(sink, type):
+        raise HubError(f"{sink.__name__} is a class, not a sink; call it: {sink.__name__}()")
+    for name in ("open", "close"):
+        if callable(method := getattr(sink, name, None)):
+            _names_wanted(f"{kind}.{name}", method, known=())
     hooks = {}
     for name, arguments in HOOKS.items():
         method = getattr(sink, name, None)
-        if callable(method) and not _is_inherited_noop(sink, name):
-            hooks[name] = _call_with_named(method, _names_wanted(type(sink).__name__, name, method, arguments))
+        if callable(method) and not _is_inherited_noop(method, name):
+            hooks[name] = _call_with_named(method, _names_wanted(f"{kind}.{name}", method, arguments))
+    if not hooks:
+        raise HubError(f"{kind} has no hook, so there is nothing to tell it; give it one of {listed(HOOKS)}")
     return hooks
 
 
-def _is_inherited_noop(sink: object, name: str) -> bool:
-    own = getattr(type(sink), name, None)
-    return own is not None and own in (getattr(Sink, name, None), getattr(HubObservabilitySink, name, None))
+def _is_inherited_noop(method: Callable[..., Any], name: str) -> bool:
+    function = getattr(method, "__func__", None)
+    return function is not None and function in (getattr(Sink, name, None), getattr(HubObservabilitySink, name, None))
 
 
-def _names_wanted(sink: str, hook: str, method: Callable[..., Any], known: tuple[str, ...]) -> tuple[str, ...]:
+def _names_wanted(where: str, method: Callable[..., Any], known: tuple[str, ...]) -> tuple[str, ...]:
+    if inspect.iscoroutinefunction(method):
+        raise HubError(f"{where} is async, and nobody would await it; make it a plain function")
+    parameters = inspect.signature(method).parameters.values()
+    takes_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     wanted = []
-    for parameter in inspect.signature(method).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            return known
-        if parameter.name in known and parameter.kind is not parameter.POSITIONAL_ONLY:
-            wanted.append(parameter.name)
-        elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
-            has = ", ".join(known)
-            message = (
-                f"{sink}.{hook} asks for {parameter.name!r}, which sink API {SINK_API} does not pass (it has {has})"
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY or (
+            # With `**more` beside it, it is a decorator's catch-all, and all arguments arrive there.
+            parameter.kind is parameter.VAR_POSITIONAL and not takes_any_name
+        ):
+            raise HubError(
+                f"{where} takes {str(parameter)!r} by position, and the hub passes arguments by name; "
+                "name those it needs, without `/` and `*args`"
             )
-            raise HubError(f"{message}; upgrade mlxhub-core, or tell the sink's author")
-    return tuple(wanted)
+        if parameter.name in known:
+            wanted.append(parameter.name)
+        elif parameter.default is parameter.empty and parameter.kind in _NAMED:
+            message = f"{where} asks for {parameter.name!r}, which sink API {SINK_API} does not pass"
+            hint = did_you_mean(parameter.name, known)
+            raise HubError(f"{message}{hint} (it has {listed(known)}); upgrade mlxhub-core, or tell the sink's author")
+    return known if takes_any_name else tuple(wanted)
 
 
 def _call_with_named(method: Callable[..., Any], names: tuple[str, ...]) -> Callable[[Arguments], None]:
@@ -77,6 +96,15 @@ def _call_with_named(method: Callable[..., Any], names: tuple[str, ...]) -> Call
         method(**{name: arguments[name] for name in names})
 
     return call
+
+
+def described(error: BaseException) -> str:
+    """The type and the text of an exception of a stranger, as one line."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001  # even its text may fail, and that must not be the end of the one who asks
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class SinkRunner:
@@ -103,6 +131,7 @@ class SinkRunner:
         self._offered = self._delivered = self._failed = self._dropped = 0
         self._lost = 0
         self._failures_in_a_row = 0
+        self._troubles: Counter[str] = Counter()
         self._last_error: str | None = None
         self._last_success: float | None = None
         self._busy_since: float | None = None
@@ -152,13 +181,15 @@ class SinkRunner:
 
     def end_close(self, timeout: float) -> int:
         """Wait for that, so many seconds at most. Returns how many events were not delivered."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+        if threading.current_thread() is self._thread:
+            # A sink that ends the hub from one of its hooks: it gets what waits as soon as that hook returns.
+            return 0
+        self._thread.join(timeout)
         with self._changed:
-            left = len(self._queue)
-            self._dropped += left
+            undelivered = self._offered - self._delivered - self._failed - self._dropped
+            self._dropped += len(self._queue)
             self._queue.clear()
-            return left + (1 if self._busy_since is not None else 0)
+            return undelivered
 
     def _run(self) -> None:
         self._open_sink()
@@ -211,18 +242,21 @@ class SinkRunner:
         try:
             call()
         except BaseException as error:  # noqa: BLE001  # SystemExit too: it would end the thread without a word
-            self._note(f"{what}: {type(error).__name__}: {error}")
+            self._note(what, error)
             return False
         else:
             return True
         finally:
             self._busy_since = None
 
-    def _note(self, message: str) -> None:
-        self._last_error = " ".join(message.split())
-        number = self._failed + 1
+    def _note(self, what: str, error: BaseException) -> None:
+        self._last_error = f"{what}: {described(error)}"
+        self._troubles[what] += 1
+        number = self._troubles[what]
         if number in (1, PATIENCE) or number % 100 == 0:
-            self._report(f"sink {self.name}: {self._last_error} (failure {number})")
+            # Loguru raises what a handler raises, if the application asked it to: not here, where it would end the thread.
+            with contextlib.suppress(Exception):
+                self._report(f"sink {self.name}: {self._last_error} (failure {number})")
 
     def _pause(self, seconds: float) -> bool:
         """Wait, but not when the hub is closing. Returns whether it is."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mlxhub_core.discovery import PACKAGES, Offer, offers
+from mlxhub_core.discovery import PACKAGES, Offer, normalised, offers
 from mlxhub_core.errors import ConfigError, HubError, Problem, did_you_mean, listed
 from mlxhub_core.options import UnusableParametersError, check_options
-from mlxhub_core.runner import hooks_of
+from mlxhub_core.runner import described, hooks_of
 from mlxhub_core.settings import HubSettings, SinkSettings
 
 
@@ -60,31 +61,37 @@ def _make(settings: HubSettings, entry: SinkSettings) -> object:
         if isinstance(error, ConfigError):
             raise
         raise wrong(str(error)) from None
-    except Exception as error:  # noqa: BLE001  # whatever a stranger's constructor raises is about its options
-        raise wrong(f"{_origin(offer)} refused its options: {type(error).__name__}: {error}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever a stranger's constructor raises is about its options
+        raise wrong(f"{_origin(offer)} refused its options: {described(error)}") from None
     return sink
 
 
 def _offer(entry: SinkSettings, wrong: Callable[[str], ConfigError]) -> Offer:
     offered = [offer for offer in offers() if offer.type == entry.type]
+    if not offered:
+        raise wrong(_missing(entry))
+    origins = " and ".join(map(_origin, offered))
     if entry.distribution is not None:
-        offered = [offer for offer in offered if offer.distribution.lower() == entry.distribution.lower()]
-    if len(offered) == 1:
-        return offered[0]
-    if offered:
-        origins = " and ".join(f"{offer.distribution} {offer.version}" for offer in offered)
-        choice = f"{offered[0].distribution}:{entry.type}"
+        wanted = normalised(entry.distribution)
+        offered = [offer for offer in offered if normalised(offer.distribution) == wanted]
+        if not offered:
+            raise wrong(f"no installed {entry.distribution!r} offers {entry.type!r}; it is offered by {origins}")
+    if len(offered) > 1:
+        _, _, bare = entry.key.rpartition(":")
+        choice = f"{offered[0].distribution}:{bare}"
         raise wrong(f"sink type {entry.type!r} is offered by {origins}; write {choice!r} (or the other) to choose")
-    raise wrong(_missing(entry))
+    return offered[0]
 
 
 def _missing(entry: SinkSettings) -> str:
-    types = [offer.type for offer in offers()]
+    types = sorted({offer.type for offer in offers()})
     message = f"no installed sink is called {entry.type!r}"
     if package := PACKAGES.get(entry.type):
-        message += f"; install it with `{sys.executable} -m pip install {package}`"
+        message += f"; install it with `{shlex.quote(sys.executable)} -m pip install {package}`"
     else:
-        message += did_you_mean(entry.type, {*types, *PACKAGES})
+        message += did_you_mean(entry.type, sorted({*types, *PACKAGES}))
     return f"{message} (installed: {listed(types)})"
 
 
@@ -94,7 +101,7 @@ def _load(offer: Offer, wrong: Callable[[str], ConfigError]) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # a package may even call sys.exit() when imported
-        raise wrong(f"{_origin(offer)} cannot be imported: {type(error).__name__}: {error}") from None
+        raise wrong(f"{_origin(offer)} cannot be imported: {described(error)}") from None
     if not callable(factory):
         raise wrong(f"{_origin(offer)} does not register a class: {offer.value}; tell its author")
     return factory

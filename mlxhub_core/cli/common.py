@@ -49,6 +49,7 @@ def closing(hub: HubManager) -> Iterator[HubManager]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, kill)
+        click.echo("stopping the models; Ctrl-C again kills those that take their time", err=True)
         hub.shutdown()
 
 

@@ -1,0 +1,54 @@
+# Every command a person needs. `make` alone lists them. Works with GNU make 3.81, as on a Mac.
+
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
+
+.PHONY: help dev run test check lint types imports format bench clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+dev: $(VENV)/.installed ## make .venv with everything in it
+
+# The check comes first: without it an old Python fails minutes later with a message about a package.
+$(VENV)/.installed: $(PROJECTS)
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "mlxhub needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PY=python3.12"; exit 1; }
+	@echo "==> making $(VENV) with $$($(PY) --version)"
+	@$(PY) -m venv $(VENV) || { echo "no venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	@echo "==> installing (about 350 MB with mlx-lm; a minute or two)"
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install -e '.[mlx]' $(foreach plugin,$(PLUGINS),-e ./$(plugin)) --group dev
+	@touch $@
+
+run: $(VENV)/.installed ## see it work: two tiny real models, a crash, the recovery
+	@$(BIN)/python -m mlxhub_core demo $(ARGS)
+
+test: $(VENV)/.installed ## all tests; ARGS="-k name" for some
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types imports test ## all that must be green before a commit
+
+lint: $(VENV)/.installed ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed ## types
+	$(BIN)/python -m mypy
+
+imports: $(VENV)/.installed ## who may import whom
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## put the style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## figures, each beside a floor measured in the same run
+	$(BIN)/python bench/import_time.py
+
+clean: ## remove what these commands made
+	rm -rf $(VENV) mlxhub-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""The sink `prometheus` for mlxhub: a page at /metrics that tells Prometheus how the models are."""
+
+from .sink import PrometheusSink
+
+__all__ = ["PrometheusSink"]

@@ -1,0 +1,210 @@
+"""The command `mlxhub`, as a person calls it: a process of its own, its output, its exit code."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlxhub_core import __version__
+from mlxhub_core.testing import FAKE_SERVER
+
+MLXHUB = [sys.executable, "-m", "mlxhub_core"]
+FOREVER = f"[{sys.executable}, -I, -S, -c, 'import signal; signal.pause()']"
+DEAF = f"[{sys.executable}, -I, -S, {FAKE_SERVER}, --port, '{{port}}', --ignore-sigterm]"
+
+Mlxhub = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def mlxhub(tmp_path: Path) -> Mlxhub:
+    """Runs the command in an empty directory and returns when it has ended."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*MLXHUB, *arguments], cwd=tmp_path, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=50
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+class Running:
+    """The command, running, with its standard error to read from."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*MLXHUB, *arguments], cwd=directory, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
+        self.seen = ""
+
+    def until(self, words: str) -> None:
+        assert self.process.stderr is not None
+        while words not in self.seen:
+            line = self.process.stderr.readline()
+            assert line, f"it ended without saying {words!r}:\n{self.seen}"
+            self.seen += line
+
+    def end(self) -> int:
+        assert self.process.stderr is not None
+        self.seen += self.process.stderr.read()
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def run(text: str) -> Running:
+        (tmp_path / "hub.yaml").write_text(text)
+        running.append(Running(tmp_path, "start"))
+        return running[-1]
+
+    yield run
+    for command in running:
+        for process in [*psutil.Process(command.process.pid).children(recursive=True)] if command.process.poll() is None else []:
+            process.kill()
+        command.process.kill()
+        command.process.wait()
+        assert command.process.stderr is not None
+        command.process.stderr.close()
+
+
+def test_help_lists_every_command_with_a_line_of_its_own(mlxhub: Mlxhub) -> None:
+    done = mlxhub("--help")
+    assert done.returncode == 0
+    for command in ("start", "check", "demo"):
+        assert f"\n  {command} " in done.stdout
+        assert mlxhub(command, "--help").returncode == 0
+
+
+def test_version(mlxhub: Mlxhub) -> None:
+    assert mlxhub("--version").stdout == f"mlxhub {__version__}\n"
+
+
+def test_an_unknown_command_is_a_usage_error(mlxhub: Mlxhub) -> None:
+    done = mlxhub("strat")
+    assert done.returncode == 2
+    assert "strat" in done.stderr
+
+
+def test_a_good_file_is_ok(mlxhub: Mlxhub, tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [x]}]\n")
+    done = mlxhub("check")
+    assert (done.returncode, done.stdout) == (0, "hub.yaml: ok (1 models; sinks: loguru)\n")
+
+
+def test_every_mistake_is_told_with_its_place_and_exit_code_2(mlxhub: Mlxhub, tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text("hots: x\nmodels:\n  - {name: a b, comand: [x]}\nsinks: {statsd: {}}\n")
+    for command in ("check", "start"):
+        done = mlxhub(command)
+        assert done.returncode == 2
+        lines = done.stderr.splitlines()
+        assert lines[0].startswith("hub.yaml:1:1: hots: unknown key; did you mean 'host'?")
+        assert [line.partition(" ")[0] for line in lines] == [
+            "hub.yaml:1:1:",
+            "hub.yaml:3:5:",
+            "hub.yaml:3:6:",
+            "hub.yaml:3:17:",
+        ]
+
+
+def test_a_missing_file_says_how_to_name_another(mlxhub: Mlxhub) -> None:
+    done = mlxhub("start", "--config", "none.yaml")
+    assert done.returncode == 2
+    assert "none.yaml: no such file" in done.stderr
+    assert "--config" in done.stderr
+
+
+def test_the_file_can_be_named_by_the_environment(mlxhub: Mlxhub, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("models: [{name: a, command: [x]}]\n")
+    assert mlxhub("check", env={"MLXHUB_CONFIG": "mine.yaml"}).returncode == 0
+
+
+def test_keys_of_the_seeds_hub_are_one_warning_each(mlxhub: Mlxhub, tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text("port: 8000\nmodels: [{name: a, model_path: x, model_type: lm}]\n")
+    done = mlxhub("check")
+    assert done.returncode == 0
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == ["warning", "warning"]
+
+
+def test_nothing_is_coloured_where_nobody_sees_it(mlxhub: Mlxhub) -> None:
+    assert "\x1b" not in mlxhub("start").stderr
+
+
+@pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_is_for_terminals_and_no_color_is_heeded(tmp_path: Path, environ: dict[str, str], coloured: bool) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=theirs, env={**os.environ, **environ})
+    os.close(theirs)
+    process.wait(30)
+    seen = os.read(ours, 10_000)
+    os.close(ours)
+    assert (b"\x1b[31m" in seen) is coloured
+
+
+def test_start_without_a_model_that_starts_says_so(mlxhub: Mlxhub, tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [x]}]\n")
+    done = mlxhub("start")
+    assert done.returncode == 1
+    assert "no model in hub.yaml has `default: true`" in done.stderr
+
+
+def test_start_with_models_that_all_fail_names_each_and_ends(mlxhub: Mlxhub, tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [no-such-program], default: true}]\n")
+    done = mlxhub("start")
+    assert done.returncode == 1
+    assert "a: command: no program 'no-such-program' on the PATH" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_start_runs_until_it_is_told_to_stop_and_takes_the_models_along(
+    start: Callable[[str], Running], number: signal.Signals
+) -> None:
+    command = start(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
+    command.until("Ctrl-C stops everything")
+    (model,) = psutil.Process(command.process.pid).children()
+    command.process.send_signal(number)
+    assert command.end() == 0
+    assert "a stopped (SIGTERM)" in command.seen
+    assert not model.is_running()
+
+
+def test_a_second_ctrl_c_kills_a_model_that_takes_its_time(start: Callable[[str], Running]) -> None:
+    command = start(f"log_path: logs\nmodels: [{{name: a, default: true, stop_timeout: 600, command: {DEAF}}}]\n")
+    command.until("a is ready")
+    command.until("Ctrl-C stops everything")
+    command.process.send_signal(signal.SIGINT)
+    (model,) = psutil.Process(command.process.pid).children()
+    # The first one must have arrived, or both would count as one.
+    command.until("Ctrl-C again kills")
+    command.process.send_signal(signal.SIGINT)
+    assert command.end() == 0
+    assert "killing what still runs" in command.seen
+    assert "it ignored SIGTERM and was killed" in command.seen
+    assert not model.is_running()
+
+
+def test_sighup_reads_the_file_again_and_a_wrong_one_changes_nothing(
+    start: Callable[[str], Running], tmp_path: Path
+) -> None:
+    text = f"log_path: logs\nmodels:\n - {{name: a, default: true, command: {FOREVER}}}\n"
+    command = start(text)
+    command.until("Ctrl-C stops everything")
+    (tmp_path / "hub.yaml").write_text("models: 1\n")
+    command.process.send_signal(signal.SIGHUP)
+    command.until("hub.yaml was not applied")
+    (tmp_path / "hub.yaml").write_text(text + f" - {{name: b, default: true, command: {FOREVER}}}\n")
+    command.process.send_signal(signal.SIGHUP)
+    command.until("b started")
+    command.process.send_signal(signal.SIGTERM)
+    assert command.end() == 0
+    assert command.seen.count("a started") == 1
