@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import queue
@@ -63,7 +64,8 @@ class Actor(Generic[M]):
         with self._door:
             self._finished = True
             self._inbox.put(None)
-        if threading.current_thread() is not self._thread:
+        # One that was never started has nothing to wait for.
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
 
     def tell(self, message: M) -> bool:
@@ -111,5 +113,6 @@ class Actor(Generic[M]):
     def _safely(self, message: M) -> None:
         try:
             self._handle(message)
-        except Exception as error:  # noqa: BLE001  # one bug must not end the loop that all models depend on
-            self._failed(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # one bug must not end the loop that all depend on
+            with contextlib.suppress(Exception):  # nobody is left to tell
+                self._failed(error)

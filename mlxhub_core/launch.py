@@ -6,18 +6,25 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mlxhub_core.errors import LaunchError
-from mlxhub_core.settings import ModelSettings, resolve
+from mlxhub_core.settings import ModelSettings
 
 _PLACEHOLDER = re.compile(r"\{(name|host|port|model_path)\}")
+_SHARD = re.compile(r"-\d+-of-(\d+)\.safetensors")
+_ADVICE = {
+    "command": "install it, or write its whole path, and each word of the command as an entry of its own",
+    "python": "name an interpreter that has mlx-lm, as ~/venv/bin/python",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,8 @@ def prepare(
         model: its entry of hub.yaml.
         host: the address to listen on.
         port: the port to listen on; None for a command that has no place for one.
-        directory: that of hub.yaml: relative paths start there, and so does the process unless told otherwise.
+        directory: that of hub.yaml: a relative `working_directory` or `python` starts there, and so does the process
+            unless told otherwise. What the process itself opens, as the model, starts where the process does.
         environ: the environment to add to; default: the hub's own.
 
     Raises:
@@ -55,16 +63,17 @@ def prepare(
     environ = os.environ if environ is None else environ
     model_path = _expanded(model.model_path or "")
     values = {"name": model.name, "host": host, "port": str(port or ""), "model_path": model_path}
-    cwd = resolve(directory, model.working_directory or ".")
+    cwd = (directory / _expanded(model.working_directory or ".")).absolute()
     if not cwd.is_dir():
-        raise LaunchError(model.name, f"working_directory {cwd} is not there")
-    env = {**environ, "PYTHONUNBUFFERED": "1"}
+        raise LaunchError(model.name, f"working_directory: {cwd} {_lack(cwd)}; make it, or name another")
+    own = {key: _filled(value, values) for key, value in model.env.items()}
+    env = {**environ, "PYTHONUNBUFFERED": "1", **own}
     if model.command is None:
-        _check_model_path(model.name, model_path, cwd)
-        env |= _mlx_environment(model, model_path, cwd, environ)
-    env |= {key: _filled(value, values) for key, value in model.env.items()}
-    if model.command is None:
-        argv = [_interpreter(model, directory), "-m", "mlx_lm", "server", "--model", model_path]
+        weights = [("model_path", model_path), *_draft_models(model)]
+        for key, path in weights:
+            _check_weights(model.name, key, path, cwd)
+        env = {**env, **_mlx_environment([path for _, path in weights], cwd, env), **own}
+        argv = [_interpreter(model, directory, env.get("PATH")), "-m", "mlx_lm", "server", "--model", model_path]
         argv += ["--host", host, "--port", str(port), *_flags(model.options), *model.args]
     else:
         program, *arguments = (_filled(word, values) for word in model.command)
@@ -78,7 +87,8 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def _expanded(path: str) -> str:
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    # Unlike pathlib's, this one leaves the home of an unknown user as it is: then the path is said to be not there.
+    return os.path.expanduser(path)  # noqa: PTH111
 
 
 def _flags(options: Mapping[str, Any]) -> Iterator[str]:
@@ -91,14 +101,13 @@ def _flags(options: Mapping[str, Any]) -> Iterator[str]:
             yield value if isinstance(value, str) else json.dumps(value)
 
 
-def _interpreter(model: ModelSettings, directory: Path) -> str:
+def _interpreter(model: ModelSettings, directory: Path, path: str | None) -> str:
     if model.python is not None:
-        path = _expanded(model.python)
-        return _program(model.name, path, directory, os.environ.get("PATH"), key="python")
+        return _program(model.name, _expanded(model.python), directory, path, key="python")
     try:
         importlib.metadata.version("mlx-lm")
     except importlib.metadata.PackageNotFoundError:
-        install = f'{sys.executable} -m pip install "mlxhub-core[mlx]"'
+        install = f'{shlex.quote(sys.executable)} -m pip install "mlxhub-core[mlx]"'
         message = (
             f"needs mlx-lm, which is not installed here; run `{install}`, or name a Python that has it with `python:`"
         )
@@ -110,50 +119,64 @@ def _program(model: str, program: str, cwd: Path, path: str | None, key: str = "
     """The absolute path of a program: looked for on the PATH, or from `cwd` if it names a directory."""
     found = str(cwd / program) if os.sep in program else shutil.which(program, path=path)
     if found is None:
-        raise LaunchError(model, f"{key}: no program {program!r} on the PATH")
+        raise LaunchError(model, f"{key}: no program {program!r} on the PATH; {_ADVICE[key]}")
     if not os.path.isfile(found):
-        raise LaunchError(model, f"{key}: {found} is not there")
+        lack = "is a directory" if os.path.isdir(found) else "is not there"
+        raise LaunchError(model, f"{key}: {found} {lack}; {_ADVICE[key]}")
     if not os.access(found, os.X_OK):
         raise LaunchError(model, f"{key}: {found} is not executable; run `chmod +x` on it")
-    return found
+    # An entry of the PATH may be relative, and the process does not start where the hub did.
+    return str(Path(found).absolute())
 
 
-def _check_model_path(name: str, model_path: str, cwd: Path) -> None:
+def _lack(directory: Path) -> str:
+    return "is not a directory" if directory.exists() else "is not there"
+
+
+def _check_weights(name: str, key: str, path: str, cwd: Path) -> None:
     # mlx_lm would take a path that is not there for the name of a model to download, and say so at length.
-    if model_path.startswith(("/", "./", "../")) and not (cwd / model_path).exists():
-        raise LaunchError(name, f"model_path: {cwd / model_path} is not there")
+    if (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not (cwd / path).is_dir():
+        message = f"{key}: {cwd / path} {_lack(cwd / path)}"
+        raise LaunchError(name, f"{message}; name the directory of a model, or a model on the Hugging Face hub")
 
 
-def _mlx_environment(model: ModelSettings, model_path: str, cwd: Path, environ: Mapping[str, str]) -> dict[str, str]:
+def _mlx_environment(weights: Iterable[str], cwd: Path, env: Mapping[str, str]) -> dict[str, str]:
     # `python -m` would else import from the working directory first: a stray json.py there would break the server.
-    env = {"PYTHONSAFEPATH": "1"}
-    if all(_is_local(path, cwd, environ) for path in (model_path, *_draft_models(model))):
+    added = {"PYTHONSAFEPATH": "1"}
+    if "HF_HUB_OFFLINE" not in env and all(_is_local(path, cwd, env) for path in weights):
         # The `model` field of any request makes mlx_lm load, and fetch, that model; any web page can send one.
-        env["HF_HUB_OFFLINE"] = environ.get("HF_HUB_OFFLINE", "1")
-    return env
+        added["HF_HUB_OFFLINE"] = "1"
+    return added
 
 
-def _draft_models(model: ModelSettings) -> Iterator[str]:
+def _draft_models(model: ModelSettings) -> Iterator[tuple[str, str]]:
     for key, value in model.options.items():
-        if key.replace("_", "-") == "draft-model":
-            yield str(value)
+        if key.replace("_", "-") == "draft-model" and isinstance(value, str):
+            yield f"options.{key}", value
     for flag, following in pairwise([*model.args, ""]):
         name, _, value = flag.partition("=")
         if name == "--draft-model":
-            yield value or following
+            yield "args", value or following
 
 
-def _is_local(model_path: str, cwd: Path, environ: Mapping[str, str]) -> bool:
+def _is_local(model_path: str, cwd: Path, env: Mapping[str, str]) -> bool:
     """Whether the weights are on this machine: as a directory, or in the Hugging Face cache."""
-    if (cwd / _expanded(model_path)).is_dir():
+    if (cwd / model_path).is_dir():
         return True
-    snapshots = _hub_cache(environ) / f"models--{model_path.replace('/', '--')}" / "snapshots"
-    return any(snapshots.glob("*/*.safetensors"))
+    repository = cwd / _hub_cache(env) / f"models--{model_path.replace('/', '--')}"
+    try:
+        commit = (repository / "refs" / "main").read_text().strip()
+    except OSError:
+        return False
+    weights = [path.name for path in (repository / "snapshots" / commit).glob("model*.safetensors") if path.exists()]
+    # A download that was interrupted left some of the shards: offline it could never be completed.
+    shards = Counter(int(match[1]) for name in weights if (match := _SHARD.search(name)))
+    return bool(weights) and all(count >= total for total, count in shards.items())
 
 
-def _hub_cache(environ: Mapping[str, str]) -> Path:
+def _hub_cache(env: Mapping[str, str]) -> Path:
     # huggingface.co/docs/huggingface_hub/package_reference/environment_variables
-    if cache := environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    home = environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(home).expanduser() / "hub"
+    if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(_expanded(cache))
+    home = env.get("HF_HOME") or str(Path(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
+    return Path(_expanded(home), "hub")

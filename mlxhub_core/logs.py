@@ -52,5 +52,6 @@ def tail(path: Path, since: int = 0, lines: int = TAIL_LINES) -> tuple[str, ...]
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return ()
+    shown = text.rstrip().split("\n") if text.strip() else []
     # A progress bar redraws its line after each carriage return; what it last showed is the line.
-    return tuple(line.rpartition("\r")[2][:LINE_LENGTH] for line in text.rstrip().split("\n")[-lines:] if text.strip())
+    return tuple(line.rstrip("\r").rpartition("\r")[2][:LINE_LENGTH] for line in shown[max(0, len(shown) - lines) :])

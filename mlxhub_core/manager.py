@@ -130,7 +130,7 @@ class HubManager:
         return undelivered
 
     def kill(self) -> None:
-        """End the models that are stopping at once, with SIGKILL. For people who lose patience during `shutdown`."""
+        """Give models that stop, now or later, no grace: SIGKILL at once. For people who lose patience in `shutdown`."""
         self._supervisor.kill()
 
     def __enter__(self) -> Self:

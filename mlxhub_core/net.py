@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from typing import Any
 
 from mlxhub_core.errors import HubError
 
@@ -17,26 +19,43 @@ def reachable(host: str) -> str:
     return _ANY.get(host, host)
 
 
+def met_itself(connection: socket.socket) -> bool:
+    """Whether a connection has the same socket at both ends.
+
+    On an ephemeral port a connection attempt can meet itself; it would even keep a server from that port.
+    """
+    return bool(connection.getsockname() == connection.getpeername())
+
+
 def is_free(host: str, port: int) -> bool:
     """Whether a server could listen there now.
 
     Raises:
-        HubError: the host name is unknown.
+        HubError: none ever could, as the host is unknown or another machine, or the port is for administrators.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise HubError(f"host: {host!r} cannot be resolved ({error.strerror}); write 127.0.0.1") from None
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "not a host name"
+        raise HubError(f"host: {host!r} cannot be resolved ({why}); write 127.0.0.1") from None
+    try:
+        _bind(family, kind, address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        if error.errno == errno.EACCES:
+            raise HubError(f"port {port} is for administrators only; take one from 1024 on") from None
+        raise HubError(f"host: cannot listen on {host!r} ({error.strerror}); write 127.0.0.1") from None
+    # With SO_REUSEADDR macOS lets us bind one address under a stranger who listens on all of them: so knock as well.
+    try:
+        with socket.create_connection((reachable(host), port), timeout=CONNECT_TIMEOUT) as connection:
+            return met_itself(connection)
+    except OSError:
+        return True
+
+
+def _bind(family: int, kind: int, address: Any) -> None:
     with socket.socket(family, kind) as probe:
         # As the servers do: without it, the remains of their last connections would count as somebody listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError:
-            return False
-    # With SO_REUSEADDR macOS lets us bind one address under a stranger who listens on all of them: so knock as well.
-    try:
-        socket.create_connection((reachable(host), port), timeout=CONNECT_TIMEOUT).close()
-    except OSError:
-        return True
-    return False
+        probe.bind(address)

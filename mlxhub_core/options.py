@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import typing
+import types
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from enum import Enum
+from pathlib import PurePath
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Strict, create_model
+from pydantic.errors import PydanticUserError
 
 from mlxhub_core.checking import STRICT, Finding, check
+
+_SPELT_OTHERWISE = (tuple, set, frozenset, PurePath, Enum)
+"""Types that YAML has no way to write: a list or a text is taken for them. All others must be given as they are."""
 
 
 class UnusableParametersError(TypeError):
@@ -31,36 +38,53 @@ def check_options(sink: Callable[..., object], given: Mapping[str, Any]) -> tupl
 
 def _options_model(sink: Callable[..., object]) -> type[BaseModel]:
     fields: dict[str, Any] = {}
-    hints = _hints(sink)
     for parameter in _parameters(sink):
-        name = parameter.name
+        name, optional = parameter.name, parameter.default is not parameter.empty
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise UnusableParametersError(f"parameter {parameter} has no name that hub.yaml could use")
-        if name not in hints:
+        if name.startswith("_") and optional:
+            # Its own affair, as a client that its tests pass in.
+            continue
+        if parameter.annotation is parameter.empty:
             raise UnusableParametersError(f"parameter {name!r} has no type")
-        fields[name] = (hints[name], ... if parameter.default is parameter.empty else parameter.default)
-    return create_model("Options", __config__=STRICT, **fields)
+        if name.startswith("_") or (name.startswith("model_") and hasattr(BaseModel, name)):
+            raise UnusableParametersError(f"parameter {name!r} has a name that pydantic keeps for itself")
+        fields[name] = (_as_yaml_has_it(parameter.annotation), parameter.default if optional else ...)
+    return _model_of(fields)
+
+
+def _model_of(fields: dict[str, Any]) -> type[BaseModel]:
+    with warnings.catch_warnings():
+        # An option may well be called `json` or `schema`: that it hides a method of the model harms nobody.
+        warnings.filterwarnings("ignore", "Field name .* shadows an attribute", UserWarning)
+        try:
+            return create_model("Options", __config__=STRICT, **fields)
+        except PydanticUserError as error:
+            reason, _, _ = error.message.partition(". ")
+            raise UnusableParametersError(f"one of its types cannot be checked: {reason}") from None
+
+
+def _as_yaml_has_it(hint: Any) -> Any:
+    """The type, made lenient where it, or a member of its union, has no strict form in YAML."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return Annotated[(_as_yaml_has_it(hint.__origin__), *hint.__metadata__)]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_as_yaml_has_it, get_args(hint)))]  # noqa: UP007  # `|` does not take a tuple
+    kind = origin or hint
+    return Annotated[hint, Strict(False)] if isinstance(kind, type) and issubclass(kind, _SPELT_OTHERWISE) else hint
 
 
 def _parameters(sink: Callable[..., object]) -> list[inspect.Parameter]:
     if isinstance(sink, type) and _has_no_init(sink):
         return []
-    return list(inspect.signature(sink).parameters.values())
+    try:
+        return list(inspect.signature(sink, eval_str=True).parameters.values())
+    except Exception as error:  # noqa: BLE001  # types may be text, and what is evaluated may raise anything
+        raise UnusableParametersError(f"its types cannot be read: {error}") from None
 
 
 def _has_no_init(sink: type) -> bool:
     # A Protocol hands its subclasses a catch-all __init__, which says nothing about options.
-    owner = _owner_of_init(sink)
+    owner = next(base for base in sink.__mro__ if "__init__" in vars(base))
     return owner is object or owner is Protocol or bool(getattr(owner, "_is_protocol", False))
-
-
-def _owner_of_init(sink: type) -> type:
-    return next(base for base in sink.__mro__ if "__init__" in vars(base))
-
-
-def _hints(sink: Callable[..., object]) -> dict[str, Any]:
-    target = vars(_owner_of_init(sink))["__init__"] if isinstance(sink, type) else sink
-    try:
-        return typing.get_type_hints(target, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise UnusableParametersError(f"its types cannot be read: {error}") from None

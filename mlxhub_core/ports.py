@@ -25,7 +25,7 @@ class PortBook:
         """Give every model that wants one its port, and take back those of models that are gone.
 
         Raises:
-            HubError: no port is free; then nothing has changed.
+            HubError: no port is free, or nobody could listen on the host; then nothing has changed.
         """
         models = list(models)
         ports = {model.name: model.port for model in models if model.port is not None}
@@ -42,15 +42,19 @@ class PortBook:
         """The port to start a model on now. One that the hub chose is changed if a stranger has taken it.
 
         Raises:
-            LaunchError: the port that hub.yaml names is taken.
-            HubError: no port is free.
+            LaunchError: the port that hub.yaml names is taken or cannot be had, or none is free.
         """
+        try:
+            return self._claim(model)
+        except HubError as error:
+            raise LaunchError(model.name, str(error)) from None
+
+    def _claim(self, model: ModelSettings) -> int | None:
         port = self._ports.get(model.name)
         if port is None or is_free(self.host, port):
             return port
         if model.port is not None:
-            message = f"port {port} is taken by another program; stop that one, or leave out `port:`"
-            raise LaunchError(model.name, message)
+            raise HubError(f"port {port} is taken by another program; stop that one, or leave out `port:`")
         self._ports[model.name] = self._free_besides(set(self._ports.values()))
         return self._ports[model.name]
 
@@ -58,4 +62,4 @@ class PortBook:
         for port in range(self.start, 65536):
             if port not in taken and is_free(self.host, port):
                 return port
-        raise HubError(f"model_starting_port: no port from {self.start} to 65535 is free")
+        raise HubError(f"model_starting_port: no port from {self.start} to 65535 is free; write a lower one")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlxhub_core.net import reachable
+from mlxhub_core.net import met_itself, reachable
 
 COMPLETION_TIMEOUT = 60.0
 """Seconds for one token. A server that still loads answers when it has loaded; a big model on a CPU takes a while."""
@@ -65,8 +65,8 @@ def probe(target: Target) -> ProbeResult:
     """Ask once and wait for the answer."""
     try:
         return _completion(target) if target.model is not None else _health(target)
-    except (OSError, http.client.HTTPException) as error:
-        return ProbeResult(False, str(error) or type(error).__name__)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that is no name at all
+        return ProbeResult(False, _in_brief(getattr(error, "strerror", None) or str(error)) or type(error).__name__)
 
 
 def _completion(target: Target) -> ProbeResult:
@@ -85,8 +85,7 @@ def _ask(target: Target, timeout: float, method: str, path: str, body: str | Non
     connection = http.client.HTTPConnection(reachable(target.host), target.port, timeout=timeout)
     try:
         connection.connect()
-        if connection.sock.getsockname() == connection.sock.getpeername():
-            # On an ephemeral port a connection attempt can meet itself; it would even keep the server from its port.
+        if met_itself(connection.sock):
             raise ConnectionRefusedError("connected to itself")
         connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
@@ -96,4 +95,9 @@ def _ask(target: Target, timeout: float, method: str, path: str, body: str | Non
 
 
 def _verdict(ready: bool, status: int, text: str) -> ProbeResult:
-    return ProbeResult(ready, "" if ready else f"HTTP {status} {text.strip()[:200]}".strip())
+    return ProbeResult(ready, "" if ready else _in_brief(f"HTTP {status} {text}"))
+
+
+def _in_brief(text: str) -> str:
+    """On one line, and without what could upset a terminal: it is shown in the status."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]

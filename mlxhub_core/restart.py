@@ -12,7 +12,7 @@ class RestartRule:
     Attributes:
         delay: seconds before the first restart. Not 0: hard restarts of big models on Apple silicon leave memory wired.
         factor: each further delay in a row is so many times longer.
-        max_delay: seconds; no delay is longer.
+        max_delay: seconds; no delay is longer, but for its jitter.
         jitter: each delay is up to this part shorter or longer, so that models do not load in step.
         reset_after: a run of so many seconds counts as stable, and the delays start over.
         max_failures: after so many failures within `window` the hub gives up.

@@ -37,7 +37,7 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
 }
 """Every hook and the names of its arguments."""
 
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_Kind = inspect.Parameter
 
 
 def hooks_of(sink: object) -> dict[str, Callable[[Arguments], None]]:
@@ -71,24 +71,19 @@ def _names_wanted(where: str, method: Callable[..., Any], known: tuple[str, ...]
     if inspect.iscoroutinefunction(method):
         raise HubError(f"{where} is async, and nobody would await it; make it a plain function")
     parameters = inspect.signature(method).parameters.values()
-    takes_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    wanted = []
-    for parameter in parameters:
-        if parameter.kind is parameter.POSITIONAL_ONLY or (
-            # With `**more` beside it, it is a decorator's catch-all, and all arguments arrive there.
-            parameter.kind is parameter.VAR_POSITIONAL and not takes_any_name
-        ):
-            raise HubError(
-                f"{where} takes {str(parameter)!r} by position, and the hub passes arguments by name; "
-                "name those it needs, without `/` and `*args`"
-            )
-        if parameter.name in known:
-            wanted.append(parameter.name)
-        elif parameter.default is parameter.empty and parameter.kind in _NAMED:
+    kinds = {parameter.kind for parameter in parameters}
+    # `*args` beside `**more` is a decorator's catch-all: what the hub passes arrives in `more`.
+    if _Kind.POSITIONAL_ONLY in kinds or (_Kind.VAR_POSITIONAL in kinds and _Kind.VAR_KEYWORD not in kinds):
+        raise HubError(f"{where} takes arguments by position, and the hub passes them by name; drop `/` and `*args`")
+    named = [p for p in parameters if p.kind in (_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY)]
+    for parameter in named:
+        if parameter.name not in known and parameter.default is parameter.empty:
             message = f"{where} asks for {parameter.name!r}, which sink API {SINK_API} does not pass"
             hint = did_you_mean(parameter.name, known)
             raise HubError(f"{message}{hint} (it has {listed(known)}); upgrade mlxhub-core, or tell the sink's author")
-    return known if takes_any_name else tuple(wanted)
+    if _Kind.VAR_KEYWORD in kinds:
+        return known
+    return tuple(parameter.name for parameter in named if parameter.name in known)
 
 
 def _call_with_named(method: Callable[..., Any], names: tuple[str, ...]) -> Callable[[Arguments], None]:

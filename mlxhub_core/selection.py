@@ -60,7 +60,7 @@ def _make(settings: HubSettings, entry: SinkSettings) -> object:
     except HubError as error:
         if isinstance(error, ConfigError):
             raise
-        raise wrong(str(error)) from None
+        raise wrong(f"{_origin(offer)}: {error}") from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # whatever a stranger's constructor raises is about its options

@@ -592,6 +592,12 @@ def test_kill_reaches_only_those_that_are_stopping(play: Play) -> None:
     assert not play.process("b").killed
 
 
+def test_who_is_stopped_after_a_kill_gets_no_grace(play: Play) -> None:
+    play.supervisor.kill()
+    play.shutdown()
+    assert play.process("a").graces == [0.0]
+
+
 # Any history at all.
 
 

@@ -46,6 +46,8 @@ class Surroundings(Protocol):
     """What a model needs of the loop around it."""
 
     rule: RestartRule
+    patient: bool
+    """Whether processes that are asked to end get their `stop_timeout`."""
 
     def clock(self) -> float:
         """Seconds that only grow."""
@@ -294,7 +296,7 @@ class Lifecycle:
         assert self._run is not None
         self._move(ModelState.STOPPING, reason)
         self._run.stop_reason = reason
-        self._run.started.process.stop(self.settings.stop_timeout)
+        self._run.started.process.stop(self.settings.stop_timeout if self._world.patient else 0.0)
 
     def _rest(self, reason: Reason) -> None:
         """Be stopped, having no process."""

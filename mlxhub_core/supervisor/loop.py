@@ -58,6 +58,7 @@ class Supervisor:
     ) -> None:
         self.actor: Actor[say.Message] = Actor(self._handle, failed, clock, name="mlxhub-supervisor")
         self.rule = rule or RestartRule()
+        self.patient = True
         self.clock = clock
         self.wall = wall
         self.jitter = jitter
@@ -104,7 +105,7 @@ class Supervisor:
         self._ask(lambda reply: say.Shutdown(reply))
 
     def kill(self) -> None:
-        """End those that are stopping at once. Returns at once."""
+        """End those that are stopping at once, and give no model a grace any more. Returns at once."""
         self.actor.tell(say.Kill())
 
     def _ask(self, message: Callable[[Future[T]], say.Message]) -> T:
@@ -143,6 +144,8 @@ class Supervisor:
             case say.Shutdown(reply):
                 self._shut_down(reply)
             case say.Kill():
+                # From now on, too: the wish may come before the stop that it is about.
+                self.patient = False
                 for model in self._models.values():
                     model.kill()
             case _:

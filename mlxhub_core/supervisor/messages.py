@@ -54,7 +54,7 @@ class Shutdown:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End the stopping models at once."""
+    """End the stopping models at once, and those that stop later too."""
 
 
 @dataclass(frozen=True, slots=True)

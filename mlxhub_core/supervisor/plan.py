@@ -70,9 +70,12 @@ def make_plan(current: Mapping[str, ModelState], old: HubSettings | None, new: H
 def _verdict(old: ModelSettings | None, new: ModelSettings, state: ModelState | None, moved: str) -> tuple[str, str]:
     if old is None or state is None:
         return ("start", "new, with default: true") if new.default else ("unchanged", "new, started on demand")
-    if state in ALIVE or state is ModelState.BACKOFF:
-        changes = moved or _changes(old, new)
-        return ("restart", changes) if changes else ("unchanged", f"is {state}")
+    changes = moved or _changes(old, new)
+    # One that is stopping needs no second stop: if it is to run again, it does so with the new settings.
+    if changes and state in ALIVE and state is not ModelState.STOPPING:
+        return ("restart", changes)
+    if state is ModelState.BACKOFF:
+        return ("start", changes) if changes else ("unchanged", "waits for its restart")
     if new.default and not old.default:
         return ("start", "default: true is new")
     if new.default and state is ModelState.FAILED:

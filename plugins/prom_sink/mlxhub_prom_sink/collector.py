@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from mlxhub_core import ModelState, ModelStatus
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from mlxhub_core import ModelState, ModelStatus
 
 from .table import Counts, Snapshot, Table
 

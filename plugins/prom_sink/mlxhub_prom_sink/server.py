@@ -56,9 +56,7 @@ class MetricsServer:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             self._http = _Http(family, address)
         except (OSError, UnicodeError) as error:  # UnicodeError: no DNS name can look like this.
-            number = getattr(error, "errno", None)
-            advice = _ADVICE.get(number or 0, "check the address")
-            raise OSError(number, f"listen: cannot listen on {_joined(host, port)}: {error}; {advice}") from None
+            raise OSError(f"listen: cannot listen on {_joined(host, port)}: {_why(error)}") from error
         self._http.set_app(_pages(metrics))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(POLL,), name="prom-http", daemon=True)
         self._thread.start()
@@ -117,6 +115,12 @@ def _pages(metrics: WSGIApplication) -> WSGIApplication:
         return [text]
 
     return app
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    if not isinstance(error, OSError):
+        return f"{error}; check the name"
+    return f"{error.strerror or error}; {_ADVICE.get(error.errno or 0, 'check the name')}"
 
 
 def _joined(host: str, port: int) -> str:
