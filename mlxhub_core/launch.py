@@ -121,7 +121,7 @@ def _program(model: str, program: str, cwd: Path, path: str | None, key: str = "
     if found is None:
         raise LaunchError(model, f"{key}: no program {program!r} on the PATH; {_ADVICE[key]}")
     if not os.path.isfile(found):
-        lack = "is a directory" if os.path.isdir(found) else "is not there"
+        lack = "is a directory" if Path(found).is_dir() else "is not there"
         raise LaunchError(model, f"{key}: {found} {lack}; {_ADVICE[key]}")
     if not os.access(found, os.X_OK):
         raise LaunchError(model, f"{key}: {found} is not executable; run `chmod +x` on it")

@@ -89,9 +89,17 @@ def _ask(target: Target, timeout: float, method: str, path: str, body: str | Non
             raise ConnectionRefusedError("connected to itself")
         connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
-        return response.status, response.read(MAX_ANSWER).decode("utf-8", errors="replace")
+        return response.status, _text(response)
     finally:
         connection.close()
+
+
+def _text(response: http.client.HTTPResponse) -> str:
+    """The beginning of the body. The status says enough if that breaks off, or never comes to an end."""
+    try:
+        return response.read(MAX_ANSWER).decode("utf-8", errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
 
 
 def _verdict(ready: bool, status: int, text: str) -> ProbeResult:

@@ -1,10 +1,11 @@
 """The states a model can be in, the moves between them, and the snapshot that people see.
 
 stopped ──> starting ──> ready <──> unhealthy
-   ^           │           │            │
-   │           └───────────┴────────────┴──> stopping ──> stopped
-   │           └───────────┴────────────┴──> backoff ──> starting
-   └───────────────────────────────────────> failed ──> starting, stopped
+               └───────────┴────────────┤
+                                        ├──> stopping ──> stopped
+                                        ├──> stopped
+                                        ├──> backoff ──> starting, stopped
+                                        └──> failed ───> starting, stopped
 """
 
 from __future__ import annotations

@@ -199,10 +199,12 @@ class TestServer:
         ]
         assert fake.stdout == ""
 
-    def test_a_client_that_only_connects_does_no_harm(self, healthy: Fake) -> None:
-        socket.create_connection(("127.0.0.1", healthy.port), PATIENCE).close()
-        assert healthy.get("/health")[0] == 200
-        assert "Traceback" not in healthy.stderr
+    def test_a_client_that_only_connects_leaves_no_trace(self, start: Start) -> None:
+        fake = start()
+        with socket.create_connection(("127.0.0.1", fake.port), PATIENCE) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""
+        assert fake.stderr.count("\n") == 1  # the line that says where it listens
 
     def test_it_listens_on_the_host_it_was_given(self, start: Start) -> None:
         if not can_bind("::1"):

@@ -116,6 +116,8 @@ def test_the_tokenizer_has_one_token_for_each_byte_and_the_end(model: Path) -> N
     vocabulary = read_json(model, "tokenizer.json")["model"]["vocab"]
     assert list(vocabulary.values()) == list(range(257))
     assert all(vocabulary[chr(byte)] == byte for byte in range(0x21, 0x7F))
+    # GPT-2's names for the bytes that have no graphic character of their own, the first and the last of them.
+    assert (vocabulary["\u0100"], vocabulary["\u0143"]) == (0x00, 0xAD)
 
 
 def test_another_reply_replaces_the_model(model: Path) -> None:

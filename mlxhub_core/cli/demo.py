@@ -28,6 +28,8 @@ REPLIES = {"alpha": "mlxhub!", "beta": "works."}
 """What each model is made to say. The letters of a reply must differ: the model is a chain of them."""
 READY_TIMEOUT = 180.0
 """Seconds a model may take to answer. The first start on a machine compiles and reads some 300 MB of Python."""
+PLAIN_WIDTH = 120
+"""Columns of tables and rules where the output is no terminal."""
 ANSWER_TIMEOUT = 60.0
 """Seconds a completion of these few tokens may take."""
 
@@ -76,9 +78,10 @@ def demo(directory: Path, once: bool) -> None:
 
     Needs mlx-lm and no network; leaves a hub.yaml to start from. On a terminal it then stays up until Ctrl-C.
     """
-    console = Console(highlight=False)
+    # Where nobody looks on, nothing is folded: whoever greps the output wants whole lines.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     _require_mlx()
-    log_to(lambda line: console.print(Text.from_ansi(line.rstrip("\n"))), colour=console.is_terminal)
+    log_to(lambda line: console.print(Text.from_ansi(line.rstrip("\n")), soft_wrap=True), colour=console.is_terminal)
     config = _write_files(directory)
     console.print(f"Wrote two models of 26 KB and [bold]{config}[/].")
     watcher = RecordingSink()

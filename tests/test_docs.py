@@ -1,0 +1,132 @@
+"""README and docs say what the code does."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxhub_core import errors, events
+from mlxhub_core.cli import cli
+from mlxhub_core.cli.demo import HUB_YAML
+from mlxhub_core.discovery import PACKAGES
+from mlxhub_core.runner import HOOKS
+from mlxhub_core.settings import load_settings
+from mlxhub_core.settings.schema import GroupSettings, HubFile, ModelSettings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HUB_YAML_DOC = (ROOT / "docs" / "hub-yaml.md").read_text(encoding="utf-8")
+SINK_DOC = (ROOT / "docs" / "writing-a-sink.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.mlx
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_first_block_of_the_readme_runs_and_shows_what_it_says() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-ec", blocks(README, "sh")[0]],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        # Not what this very test runs under.
+        env={key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "PYTEST"))},
+    )
+    assert done.returncode == 0, done.stdout
+    for words in (
+        "alpha was asked «Hello, who is there?» and said: mlxhub!",
+        "beta was asked «Hello, who is there?» and said: works.",
+        "alpha failed (SIGKILL)",
+        "alpha restarts in",
+        "alpha is ready after",
+    ):
+        assert words in README, "README shows something else than the demo prints"
+        assert words in done.stdout
+    assert done.stdout.count("said: mlxhub!") == 2
+
+
+@pytest.mark.parametrize("model", [HubFile, ModelSettings, GroupSettings], ids=lambda model: model.__name__)
+def test_every_key_of_hub_yaml_is_documented_with_its_default(model: type[HubFile]) -> None:
+    for key, field in model.model_fields.items():
+        row = next((line for line in HUB_YAML_DOC.splitlines() if line.startswith(f"| `{key}` |")), None)
+        assert row, f"{key} is not in docs/hub-yaml.md"
+        default = field.default
+        if isinstance(default, str | bool | int | float) and default not in (None, False):
+            shown = f"{default:g}" if isinstance(default, float) else str(default)
+            assert f"`{shown}`" in row, f"the default of {key} is {shown}: {row}"
+
+
+@pytest.mark.parametrize(("hook", "arguments"), HOOKS.items())
+def test_every_hook_is_documented_with_its_arguments(hook: str, arguments: tuple[str, ...]) -> None:
+    assert f"| `{hook}` | {', '.join(f'`{name}`' for name in arguments)} |" in SINK_DOC
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(events.HubEvent)])
+def test_every_field_of_the_envelope_is_documented(field: str) -> None:
+    assert f"| `{field}` |" in SINK_DOC
+
+
+@pytest.mark.parametrize("reason", list(events.Reason))
+def test_every_reason_is_documented(reason: str) -> None:
+    assert f"`{reason}`" in SINK_DOC
+
+
+@pytest.mark.parametrize("command", sorted(cli.list_commands(None)))  # type: ignore[arg-type]
+def test_every_command_is_in_the_readme(command: str) -> None:
+    assert f"| `mlxhub {command}` |" in README
+
+
+@pytest.mark.parametrize("sink", sorted(PACKAGES))
+def test_every_sink_of_ours_is_in_the_readme(sink: str) -> None:
+    assert f"| `{sink}` |" in README
+
+
+def test_every_file_has_its_line_in_the_architecture() -> None:
+    package = ROOT / "mlxhub_core"
+    rooms = {path.name for path in package.glob("*.py")} | {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert {room for room in rooms - {"__init__.py", "__main__.py"} if f"`{room}`" not in ARCHITECTURE} == set()
+
+
+def test_the_hub_yaml_of_the_readme_and_of_the_demo_are_right(tmp_path: Path) -> None:
+    config = tmp_path / "hub.yaml"
+    for text in (blocks(README, "yaml")[0], HUB_YAML):
+        config.write_text(text, encoding="utf-8")
+        assert load_settings(config).warnings == ()
+    sinks = [*blocks(README, "yaml")[1:], *blocks(HUB_YAML_DOC, "yaml"), *blocks(SINK_DOC, "yaml")]
+    for text in sinks:
+        config.write_text(text + "models: [{name: a, command: [x]}]\n", encoding="utf-8")
+        load_settings(config)
+
+
+def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text("log_path: logs\nmodels: [{name: a, default: true, command: [sh, -c, exit 3]}]\n")
+    (program,) = blocks(README, "python")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "('a',) () () {}" in done.stdout
+    assert "a died with 3; see" in done.stdout
+
+
+def test_the_tree_of_errors_is_drawn_in_full() -> None:
+    classes = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
+    assert [error.__name__ for error in classes if error.__name__ not in (errors.__doc__ or "")] == []
+
+
+def test_links_in_the_docs_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
