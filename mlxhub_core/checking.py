@@ -79,21 +79,30 @@ def _sentence(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
         return f"unknown key{did_you_mean(str(keys[-1]), known)} (known: {', '.join(known)})"
     if kind == "literal_error":
         wanted = str(bounds["expected"])
-        return f"must be {wanted}" + did_you_mean(str(error["input"]), _QUOTED.findall(wanted))
+        if not isinstance(error["input"], str):
+            return f"must be {wanted}, not {_kind(error['input'])}"
+        return f"must be {wanted}{did_you_mean(error['input'], _QUOTED.findall(wanted))}"
+    if kind == "int_type" and isinstance(error["input"], float):
+        kind = "int_from_float"  # what pydantic calls it when it is not strict
     if kind in _WANTED:
-        return f"must be {_WANTED[kind]}, not {_kind(error['input'])}{_quotes_hint(kind, error['input'])}"
+        return f"must be {_WANTED[kind]}, not {_kind(error['input'])}{_hint(model, keys, error)}"
+    if kind in ("too_short", "string_too_short") and bounds["min_length"] == 1:
+        return "must not be empty"
     if kind in _SENTENCES:
         return _SENTENCES[kind].format(**bounds)
+    if kind == "value_error":  # raised by the author of a sink
+        return str(bounds["error"])
     return error["msg"][:1].lower() + error["msg"][1:]
 
 
 _QUOTED = re.compile(r"'([^']*)'")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+"""Text that would be a whole number if it stood in no quotes: not so `010`."""
 
 _WANTED = {
     "string_type": "text",
     "bool_type": "true or false",
     "int_type": "a whole number",
-    "int_from_float": "a whole number",
     "float_type": "a number",
     "list_type": "a list",
     "tuple_type": "a list",
@@ -108,9 +117,13 @@ _SENTENCES = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
-    "too_short": "must hold at least {min_length}",
-    "string_too_short": "must not be empty",
+    "int_from_float": "must be a whole number, without a decimal point",
+    "finite_number": "must be a finite number",
+    "invalid_key": "a key must be text; put it in quotes",
+    "too_short": "must hold {min_length} or more",
+    "string_too_short": "must be at least {min_length} characters long",
     "string_too_long": "must be at most {max_length} characters long",
+    "union_tag_invalid": "needs a {discriminator}: {expected_tags}",
 }
 
 
@@ -129,11 +142,17 @@ def _kind(value: Any) -> str:
     return "a mapping"
 
 
-def _quotes_hint(kind: str, value: Any) -> str:
-    if kind == "string_type" and isinstance(value, bool | int | float):
-        return "; put it in quotes"
-    if isinstance(value, str) and kind != "string_type":
-        return "; write it without quotes" if value.strip().lstrip("-").isdigit() else ""
+def _hint(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
+    kind, value = error["type"], error["input"]
+    if kind.startswith("model_"):
+        return f" (known: {', '.join(_fields_at(model, keys))})"
+    if kind == "string_type":
+        hints = {dict: "; put text with braces in quotes", list: "; put text with brackets in quotes", type(None): ""}
+        return hints.get(type(value), "; put it in quotes")
+    if isinstance(value, str) and kind in ("list_type", "tuple_type"):
+        return "; write it in brackets, as [one, two]"
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return "; write it without quotes"
     return ""
 
 

@@ -46,7 +46,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.path, self.message) if part)
+        line = ": ".join(part for part in (self.where, self.path, self.message) if part)
+        # A key may hold anything: one that breaks the line or moves the cursor could hide what is wrong.
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 class ConfigError(HubError):
@@ -101,8 +103,9 @@ class LaunchError(ModelError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'port'?"`` for the known word nearest to `word`, or an empty string."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    by_lower = {name.lower(): name for name in known}
+    nearest = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
 
 
 def listed(words: Iterable[str]) -> str:

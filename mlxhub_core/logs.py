@@ -28,7 +28,7 @@ def open_log(path: Path) -> int:
     Returns a file descriptor that children do not inherit by themselves. Raises OSError.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def size(path: Path) -> int:

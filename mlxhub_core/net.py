@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from typing import Any
 
 from mlxhub_core.errors import HubError
@@ -12,6 +13,7 @@ CONNECT_TIMEOUT = 0.5
 """Seconds to wait for a stranger to accept a connection on a port that could be bound."""
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # what to connect to for them
+_ABORT = struct.pack("ii", 1, 0)
 
 
 def reachable(host: str) -> str:
@@ -19,12 +21,14 @@ def reachable(host: str) -> str:
     return _ANY.get(host, host)
 
 
-def met_itself(connection: socket.socket) -> bool:
-    """Whether a connection has the same socket at both ends.
+def refuse_itself(connection: socket.socket) -> None:
+    """Raise ConnectionRefusedError if a connection has met itself, as one can on an ephemeral port.
 
-    On an ephemeral port a connection attempt can meet itself; it would even keep a server from that port.
+    It is then aborted when it is closed, as what else would remain of it keeps a server from that port for a minute.
     """
-    return bool(connection.getsockname() == connection.getpeername())
+    if connection.getsockname() == connection.getpeername():
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        raise ConnectionRefusedError("nobody listens there; the connection met itself")
 
 
 def is_free(host: str, port: int) -> bool:
@@ -49,9 +53,10 @@ def is_free(host: str, port: int) -> bool:
     # With SO_REUSEADDR macOS lets us bind one address under a stranger who listens on all of them: so knock as well.
     try:
         with socket.create_connection((reachable(host), port), timeout=CONNECT_TIMEOUT) as connection:
-            return met_itself(connection)
+            refuse_itself(connection)
     except OSError:
         return True
+    return False
 
 
 def _bind(family: int, kind: int, address: Any) -> None:

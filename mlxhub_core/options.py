@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import types
+import typing
 import warnings
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import PurePath
-from typing import Annotated, Any, Protocol, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Strict, create_model
 from pydantic.errors import PydanticUserError
@@ -38,18 +39,19 @@ def check_options(sink: Callable[..., object], given: Mapping[str, Any]) -> tupl
 
 def _options_model(sink: Callable[..., object]) -> type[BaseModel]:
     fields: dict[str, Any] = {}
-    for parameter in _parameters(sink):
+    parameters, hints = _parameters(sink), _hints(sink)
+    for parameter in parameters:
         name, optional = parameter.name, parameter.default is not parameter.empty
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise UnusableParametersError(f"parameter {parameter} has no name that hub.yaml could use")
         if name.startswith("_") and optional:
             # Its own affair, as a client that its tests pass in.
             continue
-        if parameter.annotation is parameter.empty:
+        if name not in hints:
             raise UnusableParametersError(f"parameter {name!r} has no type")
         if name.startswith("_") or (name.startswith("model_") and hasattr(BaseModel, name)):
             raise UnusableParametersError(f"parameter {name!r} has a name that pydantic keeps for itself")
-        fields[name] = (_as_yaml_has_it(parameter.annotation), parameter.default if optional else ...)
+        fields[name] = (_as_yaml_has_it(hints[name]), parameter.default if optional else ...)
     return _model_of(fields)
 
 
@@ -65,26 +67,36 @@ def _model_of(fields: dict[str, Any]) -> type[BaseModel]:
 
 
 def _as_yaml_has_it(hint: Any) -> Any:
-    """The type, made lenient where it, or a member of its union, has no strict form in YAML."""
+    """The type, made lenient where it, or a type inside it, has no strict form in YAML."""
     origin = get_origin(hint)
     if origin is Annotated:
         return Annotated[(_as_yaml_has_it(hint.__origin__), *hint.__metadata__)]
+    inside = tuple(map(_as_yaml_has_it, get_args(hint)))
     if origin in (Union, types.UnionType):
-        return Union[tuple(map(_as_yaml_has_it, get_args(hint)))]  # noqa: UP007  # `|` does not take a tuple
+        return Union[inside]  # noqa: UP007  # `|` does not take a tuple
+    if origin in (list, dict, tuple, set, frozenset):
+        hint = origin[inside]
     kind = origin or hint
     return Annotated[hint, Strict(False)] if isinstance(kind, type) and issubclass(kind, _SPELT_OTHERWISE) else hint
 
 
 def _parameters(sink: Callable[..., object]) -> list[inspect.Parameter]:
-    if isinstance(sink, type) and _has_no_init(sink):
+    if isinstance(sink, type) and getattr(_owner_of_init(sink), "_is_protocol", False):
+        # A Protocol hands its subclasses a catch-all __init__, which says nothing about options.
         return []
     try:
-        return list(inspect.signature(sink, eval_str=True).parameters.values())
-    except Exception as error:  # noqa: BLE001  # types may be text, and what is evaluated may raise anything
+        return list(inspect.signature(sink).parameters.values())
+    except ValueError as error:
+        raise UnusableParametersError(f"its parameters cannot be read: {error}") from None
+
+
+def _owner_of_init(sink: type) -> type:
+    return next(base for base in sink.__mro__ if "__init__" in vars(base))
+
+
+def _hints(sink: Callable[..., object]) -> dict[str, Any]:
+    target = vars(_owner_of_init(sink))["__init__"] if isinstance(sink, type) else sink
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except Exception as error:  # noqa: BLE001  # types may be text that is evaluated here, and so raise anything
         raise UnusableParametersError(f"its types cannot be read: {error}") from None
-
-
-def _has_no_init(sink: type) -> bool:
-    # A Protocol hands its subclasses a catch-all __init__, which says nothing about options.
-    owner = next(base for base in sink.__mro__ if "__init__" in vars(base))
-    return owner is object or owner is Protocol or bool(getattr(owner, "_is_protocol", False))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlxhub_core.net import met_itself, reachable
+from mlxhub_core.net import reachable, refuse_itself
 
 COMPLETION_TIMEOUT = 60.0
 """Seconds for one token. A server that still loads answers when it has loaded; a big model on a CPU takes a while."""
@@ -85,8 +85,7 @@ def _ask(target: Target, timeout: float, method: str, path: str, body: str | Non
     connection = http.client.HTTPConnection(reachable(target.host), target.port, timeout=timeout)
     try:
         connection.connect()
-        if met_itself(connection.sock):
-            raise ConnectionRefusedError("connected to itself")
+        refuse_itself(connection.sock)
         connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
         return response.status, _text(response)

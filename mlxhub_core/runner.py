@@ -144,7 +144,8 @@ class SinkRunner:
                 self._dropped += 1
                 return
             if len(self._queue) >= self._capacity:
-                self._queue.popleft()
+                # But for the greeting: a sink gets its view of the hub there and nowhere else.
+                del self._queue[1 if self._greeting_is_next() and self._capacity > 1 else 0]
                 self._dropped += 1
                 self._lost += 1
             self._queue.append((hook, arguments))
@@ -208,10 +209,13 @@ class SinkRunner:
                 self._changed.wait()
             if not self._queue or not self._open:
                 return None
-            if self._lost and "events_lost" in self.hooks:
+            if self._lost and "events_lost" in self.hooks and not self._greeting_is_next():
                 lost, self._lost = self._lost, 0
                 return "events_lost", _gap(lost, self._queue[0][1]["event"])
             return self._queue.popleft()
+
+    def _greeting_is_next(self) -> bool:
+        return self._queue[0][0] == "hub_started"
 
     def _deliver(self, hook: str, arguments: Arguments) -> None:
         done = self._attempt(lambda: self.hooks[hook](arguments), hook)
@@ -230,8 +234,8 @@ class SinkRunner:
             self._pause(min(BACKOFF[0] * 2.0 ** min(in_a_row - PATIENCE, 16), BACKOFF[1]))
 
     def _attempt(self, call: Callable[[], Any] | None, what: str) -> bool:
-        """Call into the sink. Returns whether it came back without an exception."""
-        if call is None:
+        """Call into the sink, if it has that method. Returns whether it came back without an exception."""
+        if not callable(call):
             return True
         self._busy_since = time.monotonic()
         try:

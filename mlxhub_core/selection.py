@@ -38,7 +38,7 @@ def select(settings: HubSettings, wanted: Iterable[SinkSettings]) -> list[Select
         except ConfigError as error:
             problems += error.problems
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=settings.source.position))
     return selected
 
 

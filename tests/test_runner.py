@@ -407,12 +407,18 @@ def test_a_sink_that_could_not_be_told_is_refused_with_a_sentence(report: Report
     assert threading.active_count() == before
 
 
-def test_an_attribute_that_only_looks_like_a_hook_is_none() -> None:
+def test_an_attribute_that_is_no_method_is_not_taken_for_one(run: Run, report: Report) -> None:
     class Acme(Collector):
-        model_ready = None
-        open = False
+        model_ready = "since noon"
+        open = True
+        close = False
 
-    assert set(hooks_of(Acme())) == {"model_failed"}
+    sink = Acme()
+    assert set(hooks_of(sink)) == {"model_failed"}
+    acme = run(sink)
+    acme.offer("model_failed", failure(1))
+    assert close(acme) == 0
+    assert (sink.got, report.lines) == ([1], [])
 
 
 # Delivery.
@@ -442,7 +448,9 @@ def test_hooks_open_and_close_run_on_one_thread_that_is_not_the_hubs(run: Run) -
     assert threads[0].name == "sink-acme/eu"
 
 
-def test_offering_to_a_hung_sink_takes_no_time_and_its_queue_no_memory(run: Run, gate: threading.Event) -> None:
+def test_offering_to_a_hung_sink_takes_no_time_and_its_queue_no_memory(
+    run: Run, report: Report, gate: threading.Event
+) -> None:
     sink = Gated(gate)
     acme = run(sink, capacity=64)
     acme.offer("model_failed", failure())
@@ -453,6 +461,10 @@ def test_offering_to_a_hung_sink_takes_no_time_and_its_queue_no_memory(run: Run,
     assert time.monotonic() - begun < 1.0
     stats = acme.stats()
     assert (stats.offered, stats.dropped, stats.queue_length, stats.queue_capacity) == (5001, 4936, 64, 64)
+    gate.set()
+    assert close(acme) == 0
+    assert sink.got == [3, *range(4936, 5000)]
+    assert report.lines == [], "it has no hook for lost events, and that is no failure"
 
 
 def test_of_too_many_events_the_oldest_are_dropped_and_the_sink_is_told_how_many(
@@ -744,6 +756,51 @@ def test_open_is_tried_until_it_works_and_the_events_wait_meanwhile(run: Run, mo
     assert acme.stats().open
     close(acme)
     assert (acme.stats().failed, acme.stats().delivered, sink.closed) == (0, 3, 1)
+
+
+def test_a_sink_that_could_not_be_opened_for_long_still_gets_its_greeting_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Acme(Backend):
+        def hub_started(self, hub: object) -> None:
+            self.take(f"greeted with {hub}")
+
+        def events_lost(self, count: int) -> None:
+            self.take(f"lost {count}")
+
+    retry_after(monkeypatch, 0.001, 0.001)
+    sink = Acme()
+    acme = run(sink, capacity=3)
+    acme.offer("hub_started", {"hub": "the view", "event": envelope(0)})
+    for number in range(10):
+        acme.offer("model_failed", failure(number))
+    assert acme.stats().queue_length == 3
+    sink.up.set()
+    sink.wait_for(9)
+    assert [item for item in sink.got if not str(item).startswith("attempt")] == [
+        "greeted with the view",
+        "lost 8",
+        8,
+        9,
+    ]
+    close(acme)
+    assert unaccounted(acme.stats()) == 0
+
+
+def test_a_queue_for_one_event_drops_even_the_greeting_rather_than_fail(run: Run, gate: threading.Event) -> None:
+    class Acme(Gated):
+        def hub_started(self) -> None:
+            self.take("greeted")
+
+    sink = Acme(gate)
+    acme = run(sink, capacity=1)
+    acme.offer("model_failed", failure(1))
+    assert sink.entered.wait(PATIENCE)
+    acme.offer("hub_started", {"hub": None, "event": envelope(0)})
+    acme.offer("model_failed", failure(2))
+    gate.set()
+    assert close(acme) == 0
+    assert sink.got == [1, 2]
 
 
 def test_the_pause_between_two_attempts_to_open_doubles(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,9 +127,7 @@ def test_another_reply_replaces_the_model(model: Path) -> None:
 
 
 @pytest.mark.parametrize("reply", ["", "hello", "a b", "a~", "é", "abcdefghijklmno"])
-def test_a_reply_that_cannot_be_a_chain_is_refused_before_anything_is_written(
-    tmp_path: Path, reply: str
-) -> None:
+def test_a_reply_that_is_no_chain_is_refused_before_anything_is_written(tmp_path: Path, reply: str) -> None:
     with pytest.raises(ValueError, match="reply must"):
         write_tiny_model(tmp_path / "model", reply)
     assert list(tmp_path.iterdir()) == []
@@ -149,9 +147,7 @@ def test_a_write_that_fails_at_the_tokenizer_leaves_no_weights(model: Path) -> N
     assert not (model / "model.safetensors").exists()
 
 
-def test_a_write_that_fails_at_the_weights_leaves_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_at_the_end_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Path, target: Path) -> Path:
         raise OSError("disk on fire")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlxhub_core.checking import Finding
 from mlxhub_core.errors import did_you_mean, listed
+from mlxhub_core.yaml_source import Keys
 
 Entries = list[tuple[int, dict[str, Any]]]
 
@@ -31,12 +32,12 @@ def entries(raw: Mapping[str, Any], section: str) -> list[tuple[int, Any]]:
 
 def between_entries(raw: Mapping[str, Any]) -> Iterator[Finding]:
     """What is wrong between the entries of the file."""
-    models, groups = _named(raw, "models"), _named(raw, "groups")
+    models, groups = _mappings(raw, "models"), _mappings(raw, "groups")
     yield from _shared_names("models", models)
     yield from _shared_names("groups", groups)
     yield from _shared_ports(models)
-    if "groups" in raw:
-        yield from _unknown_groups(models, {group["name"] for _, group in groups})
+    if isinstance(raw.get("groups"), list):
+        yield from _unknown_groups(models, {group["name"] for _, group in groups if _is_named(group)})
         yield from _too_many_defaults(models, groups)
 
 
@@ -49,9 +50,18 @@ def _within_command_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
     for key in ("options", "args", "python"):
         if key in raw:
             yield Finding((key,), "is for mlx_lm server; with `command:` write it there")
-    words = raw["command"] if isinstance(raw["command"], list) else []
-    if "model_path" not in raw and any("{model_path}" in str(word) for word in words):
-        yield Finding(("command",), "uses {model_path}, so `model_path:` is required")
+    if "model_path" not in raw:
+        for keys in _places_of_model_path(raw):
+            yield Finding(keys, "uses {model_path}, so `model_path:` is required")
+
+
+def _places_of_model_path(raw: Mapping[str, Any]) -> Iterator[Keys]:
+    words, env = raw["command"], raw.get("env")
+    if isinstance(words, list) and any(isinstance(word, str) and "{model_path}" in word for word in words):
+        yield ("command",)
+    for key, text in env.items() if isinstance(env, dict) else ():
+        if isinstance(text, str) and "{model_path}" in text:
+            yield ("env", key)
 
 
 def _within_mlx_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
@@ -62,49 +72,59 @@ def _within_mlx_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
     if "health" in raw:
         yield Finding(("health",), "is for `command:` models; mlx_lm server is asked for one token")
     options, args = raw.get("options"), raw.get("args")
+    flags: dict[str, str] = {}
     for key in options if isinstance(options, dict) else ():
-        flag = str(key).replace("_", "-")
+        if not isinstance(key, str):
+            continue
+        flag = key.replace("_", "-")
         if flag in _OWN_FLAGS:
             yield Finding(("options", key), f"is set by the hub; {_OWN_FLAGS[flag]}")
-        elif not _FLAG.fullmatch(str(key)):
+        elif not _FLAG.fullmatch(key):
             yield Finding(("options", key), "must be a flag of mlx_lm server without its dashes, as max-tokens")
+        elif flags.setdefault(flag, key) != key:
+            yield Finding(("options", key), f"is the same flag as {flags[flag]!r}; keep one")
     for index, word in enumerate(args if isinstance(args, list) else ()):
         flag = str(word).partition("=")[0]
         if flag.startswith("--") and flag[2:] in _OWN_FLAGS:
             yield Finding(("args", index), f"{flag} is set by the hub; {_OWN_FLAGS[flag[2:]]}")
 
 
-def _named(raw: Mapping[str, Any], section: str) -> Entries:
-    return [
-        (i, entry)
-        for i, entry in entries(raw, section)
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
-    ]
+def _mappings(raw: Mapping[str, Any], section: str) -> Entries:
+    return [(i, entry) for i, entry in entries(raw, section) if isinstance(entry, dict)]
 
 
-def _shared_names(section: str, named: Entries) -> Iterator[Finding]:
-    # Without regard to case: on a Mac's file system `Qwen.log` and `qwen.log` are one file.
-    taken: dict[str, int] = {}
-    for index, entry in named:
+def _is_named(entry: Mapping[str, Any]) -> bool:
+    return isinstance(entry.get("name"), str)
+
+
+def _shared_names(section: str, items: Entries) -> Iterator[Finding]:
+    taken: dict[str, str] = {}
+    for index, entry in items:
+        if not _is_named(entry):
+            continue
         name = entry["name"]
-        owner = taken.setdefault(name.lower(), index)
-        first = dict(named)[owner]["name"]
-        if owner != index and first == name:
-            yield Finding((section, index, "name"), f"{name!r} is already taken by an earlier entry")
-        elif owner != index:
-            yield Finding(
-                (section, index, "name"), f"differs from {first!r} only in case, so both would share a log file"
-            )
+        # Models without regard to case: on a Mac's file system `Qwen.log` and `qwen.log` are one file.
+        key = name.lower() if section == "models" else name
+        if key not in taken:
+            taken[key] = name
+        elif taken[key] == name:
+            yield Finding((section, index, "name"), f"{name!r} is already taken by an earlier entry; choose another")
+        else:
+            message = f"differs from {taken[key]!r} only in case, so both would share a log file; choose another"
+            yield Finding((section, index, "name"), message)
 
 
 def _shared_ports(models: Entries) -> Iterator[Finding]:
-    owners: dict[int, int] = {}
+    owners: dict[int, str] = {}
     for index, model in models:
         port = model.get("port")
-        if type(port) is int and owners.setdefault(port, index) != index:
-            owner = dict(models)[owners[port]]["name"]
-            message = f"{port} is already the port of {owner!r}; leave it out and the hub finds a free one"
+        if type(port) is not int:
+            continue
+        if port in owners:
+            message = f"{port} is already the port of {owners[port]}; leave it out and the hub finds a free one"
             yield Finding(("models", index, "port"), message)
+        else:
+            owners[port] = repr(model["name"]) if _is_named(model) else f"models[{index}]"
 
 
 def _unknown_groups(models: Entries, known: set[str]) -> Iterator[Finding]:
@@ -119,10 +139,9 @@ def _unknown_groups(models: Entries, known: set[str]) -> Iterator[Finding]:
 
 def _too_many_defaults(models: Entries, groups: Entries) -> Iterator[Finding]:
     for index, group in groups:
-        defaults = [m["name"] for _, m in models if m.get("group") == group["name"] and m.get("default") is True]
-        cap = group.get("max_loaded")
-        if type(cap) is int and 0 < cap < len(defaults):
-            message = (
-                f"{cap} is too few for the group's {len(defaults)} models that start with the hub ({listed(defaults)})"
-            )
+        name, cap = group.get("name"), group.get("max_loaded")
+        defaults = [model for _, model in models if model.get("group") == name and model.get("default") is True]
+        if isinstance(name, str) and type(cap) is int and 0 < cap < len(defaults):
+            names = listed(str(model.get("name")) for model in defaults if _is_named(model))
+            message = f"{cap} is too few for the group's {len(defaults)} models that start with the hub ({names})"
             yield Finding(("groups", index, "max_loaded"), message)

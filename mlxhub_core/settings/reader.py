@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,6 @@ M = TypeVar("M", bound=BaseModel)
 _SINK_KEY = re.compile(
     r"(?:(?P<distribution>[A-Za-z0-9][A-Za-z0-9._-]*):)?(?P<type>[a-z][a-z0-9_]*)(?:/(?P<instance>[A-Za-z0-9_-]+))?"
 )
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def load_settings(path: Path | str) -> HubSettings:
@@ -29,7 +29,11 @@ def load_settings(path: Path | str) -> HubSettings:
     Raises:
         ConfigError: with every mistake in the file.
     """
-    path = Path(path).expanduser().absolute()
+    try:
+        path = Path(path).expanduser().absolute()
+    except RuntimeError:
+        message = "begins with a ~ for which this machine knows no home directory; write the whole path"
+        raise ConfigError([Problem(str(path), "", message)]) from None
     return _Reader(path, Source.read(path)).read()
 
 
@@ -104,8 +108,11 @@ class _Reader:
         for key, value in entries.items():
             keys: Keys = ("sinks", key)
             match = _SINK_KEY.fullmatch(str(key))
+            if not isinstance(key, str):
+                continue  # the schema complains
             if match is None:
-                self._blame(keys, [Finding((), "must be a sink type, as statsd, or type/instance, as statsd/eu")])
+                message = "must be a sink type in small letters, as statsd, or type/instance, as statsd/eu"
+                self._blame(keys, [Finding((), message)])
             elif not (value is None or isinstance(value, bool | dict)):
                 self._blame(keys, [Finding((), "must be a mapping of the sink's options, or on, or off")])
             elif value is not False:
@@ -114,6 +121,13 @@ class _Reader:
                 )
 
     def _warn_if_exposed(self, top: HubFile) -> None:
-        if top.host not in _LOOPBACK:
-            message = f"{top.host} lets others on the network use the models, which ask for no password"
+        if not _is_loopback(top.host):
+            message = "lets others on the network use the models, which ask for no password"
             self._warnings.append(self._source.problem(("host",), message))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

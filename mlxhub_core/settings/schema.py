@@ -25,7 +25,8 @@ MAX_NAME = 100
 
 _SLUG = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+_HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]*")
+_URL_PATH = re.compile(r"/[!-~]*")
 
 
 def _slug(text: str) -> str:
@@ -37,20 +38,35 @@ def _slug(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if not _HOST.fullmatch(text):
-        raise refusal("must be an address or a host name, as 127.0.0.1")
+    # An IPv6 address has more colons than the one before a port.
+    if not _HOST.fullmatch(text) or text.count(":") == 1:
+        raise refusal("must be an address or a host name, without a port, as 127.0.0.1")
     return text
 
 
 def _variable(text: str) -> str:
     if not _VARIABLE.fullmatch(text):
-        raise refusal("must be the name of an environment variable, as HF_HUB_OFFLINE")
+        raise refusal("must be the name of an environment variable, as HF_HUB_OFFLINE, with `: ` after it")
     return text
 
 
 def _no_nul(text: str) -> str:
     if "\0" in text:
         raise refusal("must not hold a NUL character")
+    return text
+
+
+def _expandable(text: str) -> str:
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise refusal("begins with a ~ for which this machine knows no home directory; write the whole path") from None
+    return text
+
+
+def _url_path(text: str) -> str:
+    if not _URL_PATH.fullmatch(text):
+        raise refusal("must begin with / and hold no spaces, as /health")
     return text
 
 
@@ -71,7 +87,7 @@ def _none_for_off(value: Any) -> Any:
 def _flag_value(value: Any) -> Any:
     if isinstance(value, list):
         raise refusal("must be one value, not a list; write it as the flag wants it, in quotes")
-    return value
+    return _no_nul(value) if isinstance(value, str) else value
 
 
 Slug = Annotated[str, AfterValidator(_slug)]
@@ -79,10 +95,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, AfterValidator(_host)]
 VariableName = Annotated[str, AfterValidator(_variable)]
 Text = Annotated[str, AfterValidator(_no_nul)]
-FilledText = Annotated[Text, Field(min_length=1)]
+FilledText = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
 Word = Annotated[Text, BeforeValidator(_number_as_text)]
 FlagValue = Annotated[Any, AfterValidator(_flag_value)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 RestartPolicy = Literal["never", "on-failure", "always"]
 LogLevel = Annotated[
     Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
@@ -103,7 +119,7 @@ class HealthSettings(BaseModel):
 
     model_config = STRICT
 
-    path: Annotated[str, Field(pattern="^/[!-~]*$")] = "/health"
+    path: Annotated[str, AfterValidator(_url_path)] = "/health"
 
 
 class ModelSettings(BaseModel):
@@ -139,7 +155,7 @@ class HubFile(BaseModel):
 
     model_config = STRICT
 
-    log_path: FilledText = DEFAULT_LOG_PATH
+    log_path: Annotated[FilledText, AfterValidator(_expandable), Field(validate_default=True)] = DEFAULT_LOG_PATH
     log_level: LogLevel = "INFO"
     host: Host = DEFAULT_HOST
     model_starting_port: Annotated[int, Field(ge=1024, le=65535)] = DEFAULT_STARTING_PORT

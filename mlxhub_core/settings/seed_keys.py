@@ -20,6 +20,7 @@ MODEL_KEYS: Mapping[str, str] = {
     "no_log_file": "each model's output is in its own file under `log_path:`",
     "trust_remote_code": "write `options: {trust-remote-code: true}`",
     "lora_paths": "write `options: {adapter-path: DIR}`",
+    "lora_paths_str": "write `options: {adapter-path: DIR}`",
     "context_length": "mlx_lm server takes it from the model; remove it",
     "max_concurrency": "write `options: {decode-concurrency: 4, prompt-concurrency: 4}`",
     "queue_timeout": "mlx_lm server has no queue to set; remove it",
@@ -33,6 +34,8 @@ MODEL_KEYS: Mapping[str, str] = {
     "quantize": _NEEDS_COMMAND,
     "config_name": _NEEDS_COMMAND,
     "lora_scales": _NEEDS_COMMAND,
+    "lora_scales_str": _NEEDS_COMMAND,
     "disable_auto_resize": _NEEDS_COMMAND,
+    "enable_status_page": "the hub serves no page; remove it",
 }
 """In an entry of `models:`: each key, and what to write instead."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mlxhub_core.errors import HubError
 from mlxhub_core.settings import HubSettings, ModelSettings
@@ -72,8 +73,8 @@ def _verdict(old: ModelSettings | None, new: ModelSettings, state: ModelState | 
         return ("start", "new, with default: true") if new.default else ("unchanged", "new, started on demand")
     changes = moved or _changes(old, new)
     # One that is stopping needs no second stop: if it is to run again, it does so with the new settings.
-    if changes and state in ALIVE and state is not ModelState.STOPPING:
-        return ("restart", changes)
+    if state in ALIVE and state is not ModelState.STOPPING:
+        return ("restart", changes) if changes else ("unchanged", f"is {state}")
     if state is ModelState.BACKOFF:
         return ("start", changes) if changes else ("unchanged", "waits for its restart")
     if new.default and not old.default:
@@ -92,5 +93,13 @@ def _moved(old: HubSettings | None, new: HubSettings) -> str:
 
 
 def _changes(old: ModelSettings, new: ModelSettings) -> str:
-    keys = [key for key in type(new).model_fields if key not in LIVE_KEYS and getattr(old, key) != getattr(new, key)]
-    return f"{', '.join(keys)} changed" if keys else ""
+    heeded = [key for key in type(new).model_fields if key not in LIVE_KEYS]
+    changed = [key for key in heeded if not _equal(getattr(old, key), getattr(new, key))]
+    return f"{', '.join(changed)} changed" if changed else ""
+
+
+def _equal(old: Any, new: Any) -> bool:
+    """Whether two values are the same to a command line: to Python so are `true` and `1`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_equal(value, new[key]) for key, value in old.items())
+    return type(old) is type(new) and bool(old == new)

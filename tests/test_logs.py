@@ -1,0 +1,208 @@
+"""A model's log: how it is opened, and its last lines."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlxhub_core import logs
+from mlxhub_core.logs import LINE_LENGTH, TAIL_BYTES, TAIL_LINES, log_file, open_log, tail
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return log_file(tmp_path / "logs", "qwen")
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    """As for a user who by default lets everybody read and write."""
+    old = os.umask(0)
+    yield
+    os.umask(old)
+
+
+def write(log: Path, data: bytes) -> None:
+    """One run of a model that writes this."""
+    output = open_log(log)
+    os.write(output, data)
+    os.close(output)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# Opening.
+
+
+def test_the_log_is_named_after_the_model(tmp_path: Path) -> None:
+    assert log_file(tmp_path, "qwen3-4b") == tmp_path / "qwen3-4b.log"
+
+
+def test_directories_are_made_and_only_the_user_may_read_the_log(tmp_path: Path, no_umask: None) -> None:
+    log = log_file(tmp_path / "deep" / "logs", "qwen")
+    write(log, b"a prompt, perhaps")
+    assert (mode(log.parent), mode(log)) == (0o700, 0o600)
+
+
+def test_what_the_user_has_made_keeps_its_permissions(log: Path, no_umask: None) -> None:
+    log.parent.mkdir(mode=0o755)
+    log.touch(mode=0o644)
+    write(log, b"x")
+    assert (mode(log.parent), mode(log)) == (0o755, 0o644)
+
+
+def test_a_restart_overwrites_nothing(log: Path) -> None:
+    write(log, b"first run\n")
+    write(log, b"second run\n")
+    assert log.read_bytes() == b"first run\nsecond run\n"
+
+
+def test_what_several_write_at_once_follows_one_another(log: Path) -> None:
+    first, second = open_log(log), open_log(log)
+    for output, line in ((first, b"1\n"), (second, b"2\n"), (first, b"3\n")):
+        os.write(output, line)
+    os.close(first)
+    os.close(second)
+    assert log.read_bytes() == b"1\n2\n3\n"
+
+
+def test_truncating_a_log_leaves_no_hole(log: Path) -> None:
+    output = open_log(log)
+    os.write(output, b"old\n" * 1000)
+    os.truncate(log, 0)
+    os.write(output, b"new\n")
+    os.close(output)
+    assert log.read_bytes() == b"new\n"
+
+
+def test_the_log_of_one_model_is_not_inherited_by_another(log: Path) -> None:
+    output = open_log(log)
+    program = f"import os; os.fstat({output})"
+    child = [sys.executable, "-I", "-S", "-c", program]
+    done = subprocess.run(child, check=False, close_fds=False, capture_output=True, text=True)
+    os.close(output)
+    assert "Bad file descriptor" in done.stderr
+
+
+@pytest.mark.parametrize("in_the_way", ["logs", "logs/qwen.log/"], ids=["a file", "a directory"])
+def test_what_is_in_the_way_is_named(tmp_path: Path, log: Path, in_the_way: str) -> None:
+    if in_the_way.endswith("/"):
+        log.mkdir(parents=True)
+    else:
+        log.parent.write_text("")
+    with pytest.raises(OSError, match=str(tmp_path / in_the_way.rstrip("/"))):
+        open_log(log)
+
+
+def test_the_size_is_that_of_the_file_or_nothing(log: Path) -> None:
+    assert logs.size(log) == 0
+    write(log, b"12345")
+    assert logs.size(log) == 5
+
+
+# The last lines.
+
+
+TAILS: dict[str, tuple[bytes, list[str]]] = {
+    "no lines": (b"", []),
+    "nothing but space": (b"\n \r\n\t\n", []),
+    "one line": (b"one\n", ["one"]),
+    "a line that has not ended": (b"one\ntw", ["one", "tw"]),
+    "empty lines at the end": (b"one\n\n\n", ["one"]),
+    "empty lines between": (b"one\n\ntwo\n", ["one", "", "two"]),
+    "indentation": (b"Traceback:\n  File x\n", ["Traceback:", "  File x"]),
+    "a progress bar": (b"\r10%\r55%\r99%\ndone\n", ["99%", "done"]),
+    "a progress bar that goes on": (b"loading\n\r10%\r55%", ["loading", "55%"]),
+    "a progress bar that ends its lines with a return": (b"10%\r55%\r", ["55%"]),
+    "lines as on Windows": (b"one\r\ntwo\r\n", ["one", "two"]),
+    "a progress bar as on Windows": (b"10%\r99%\r\ndone\r\n", ["99%", "done"]),
+    "UTF-8": ("Modèle prêt ✓\n".encode(), ["Modèle prêt ✓"]),
+    "no UTF-8": (b"caf\xe9 \xff\n", ["caf\ufffd \ufffd"]),
+    "zeros": (b"a\0b\n", ["a\0b"]),
+    "other separators are none": ("a\x0bb\x0cc\x85d\u2028e\n".encode(), ["a\x0bb\x0cc\x85d\u2028e"]),
+}
+
+
+@pytest.mark.parametrize(("data", "lines"), TAILS.values(), ids=TAILS)
+def test_the_tail_has_the_lines_as_they_were_last_seen(log: Path, data: bytes, lines: list[str]) -> None:
+    write(log, data)
+    assert tail(log) == tuple(lines)
+
+
+def test_the_tail_is_short(log: Path) -> None:
+    write(log, b"".join(b"line %d\n" % number for number in range(100_000)))
+    assert tail(log) == tuple(f"line {number}" for number in range(100_000 - TAIL_LINES, 100_000))
+
+
+@pytest.mark.parametrize("lines", [0, 1, 2, 3, 100])
+def test_the_tail_has_as_many_lines_as_asked_for(log: Path, lines: int) -> None:
+    write(log, b"1\n2\n3\n")
+    assert tail(log, lines=lines) == ("1", "2", "3")[max(0, 3 - lines) :]
+
+
+def test_a_huge_line_is_cut(log: Path) -> None:
+    write(log, b"cause: " + b"x" * (TAIL_BYTES - 100) + b"\nlast\n")
+    cut, last = tail(log)
+    assert (len(cut), last) == (LINE_LENGTH, "last")
+    assert cut.startswith("cause: xxx")
+
+
+def test_of_a_line_without_an_end_only_the_end_is_read(log: Path) -> None:
+    write(log, b"x" * (10 * TAIL_BYTES) + b"\nlast\n")
+    assert [len(line) for line in tail(log)] == [LINE_LENGTH, len("last")]
+
+
+def test_a_character_that_is_cut_in_two_is_no_error(log: Path) -> None:
+    write(log, "é".encode() * TAIL_BYTES + b"\n")
+    (line,) = tail(log)
+    assert line.strip("\ufffd") == "é" * len(line.strip("\ufffd"))
+
+
+def test_binary_output_is_no_error(log: Path) -> None:
+    write(log, bytes(range(256)) * 1000)
+    assert all(len(line) <= LINE_LENGTH for line in tail(log))
+
+
+def test_the_tail_of_a_run_has_nothing_of_the_runs_before(log: Path) -> None:
+    write(log, b"old\nold, and not ended")
+    begin = logs.size(log)
+    assert tail(log, since=begin) == ()
+    write(log, b"new\n")
+    assert tail(log, since=begin) == ("new",)
+
+
+def test_a_log_that_was_truncated_meanwhile_is_all_new(log: Path) -> None:
+    write(log, b"old\n" * 10)
+    begin = logs.size(log)
+    os.truncate(log, 0)
+    write(log, b"new\n")
+    assert tail(log, since=begin) == ("new",)
+
+
+def test_of_a_long_run_only_the_end_is_read(log: Path) -> None:
+    write(log, b"old\n")
+    begin = logs.size(log)
+    write(log, b"x" * 99 + b"\n" + b"y\n" * TAIL_BYTES)
+    assert tail(log, since=begin) == ("y",) * TAIL_LINES
+
+
+def test_the_size_of_a_log_does_not_matter(log: Path) -> None:
+    write(log, b"first\n")
+    # Mostly a hole, and far too big for the memory.
+    os.truncate(log, 1 << 38)
+    write(log, b"\nlast\n")
+    assert tail(log) == ("\0" * LINE_LENGTH, "last")
+
+
+def test_a_log_that_is_not_there_has_no_lines(log: Path) -> None:
+    assert tail(log) == ()
+    log.mkdir(parents=True)
+    assert tail(log) == (), "nor has a directory"
