@@ -28,8 +28,9 @@ def mlxhub(tmp_path: Path) -> Mlxhub:
     """Runs the command in an empty directory and returns when it has ended."""
 
     def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, **(env or {})}
         done = subprocess.run(
-            [*MLXHUB, *arguments], cwd=tmp_path, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=50
+            [*MLXHUB, *arguments], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=50, check=False
         )
         assert "Traceback" not in done.stderr
         return done
@@ -70,7 +71,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     yield run
     for command in running:
-        for process in [*psutil.Process(command.process.pid).children(recursive=True)] if command.process.poll() is None else []:
+        for process in (
+            [*psutil.Process(command.process.pid).children(recursive=True)] if command.process.poll() is None else []
+        ):
             process.kill()
         command.process.kill()
         command.process.wait()
@@ -141,7 +144,9 @@ def test_nothing_is_coloured_where_nobody_sees_it(mlxhub: Mlxhub) -> None:
 
 
 @pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_colour_is_for_terminals_and_no_color_is_heeded(tmp_path: Path, environ: dict[str, str], coloured: bool) -> None:
+def test_colour_is_for_terminals_and_no_color_is_heeded(
+    tmp_path: Path, environ: dict[str, str], coloured: bool
+) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=theirs, env={**os.environ, **environ})
     os.close(theirs)

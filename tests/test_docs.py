@@ -98,7 +98,9 @@ def test_every_sink_of_ours_is_in_the_readme(sink: str) -> None:
 
 def test_every_file_has_its_line_in_the_architecture() -> None:
     package = ROOT / "mlxhub_core"
-    rooms = {path.name for path in package.glob("*.py")} | {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    rooms = {path.name for path in package.glob("*.py")} | {
+        f"{path.parent.name}/" for path in package.glob("*/__init__.py")
+    }
     assert {room for room in rooms - {"__init__.py", "__main__.py"} if f"`{room}`" not in ARCHITECTURE} == set()
 
 
@@ -114,11 +116,15 @@ def test_the_hub_yaml_of_the_readme_and_of_the_demo_are_right(tmp_path: Path) ->
 
 
 def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:
-    (tmp_path / "hub.yaml").write_text("log_path: logs\nmodels: [{name: a, default: true, command: [sh, -c, exit 3]}]\n")
+    (tmp_path / "hub.yaml").write_text(
+        "log_path: logs\nmodels:\n"
+        "  - {name: a, default: true, command: [sleep, '60']}\n"
+        "  - {name: b, default: true, command: [no-such-program]}\n"
+    )
     (program,) = blocks(README, "python")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "('a',) () () {}" in done.stdout
-    assert "a died with 3; see" in done.stdout
+    assert "('a',) () () {'b': LaunchError" in done.stdout
+    assert "b died with None; see" in done.stdout
 
 
 def test_the_tree_of_errors_is_drawn_in_full() -> None:

@@ -242,7 +242,7 @@ def test_each_log_has_the_words_of_its_own_model_and_restarts_append(
 ) -> None:
     def says(word: str) -> str:
         # Without -I, which would ignore PYTHONUNBUFFERED: that the hub sets it is what keeps the lines in order.
-        return f"[{sys.executable}, -S, -c, 'print(\"{word}\"); import os; os.system(\"echo child of {word} >&2\")']"
+        return f'[{sys.executable}, -S, -c, \'print("{word}"); import os; os.system("echo child of {word} >&2")\']'
 
     write(config, entry("a", says("alpha"), default="true"), entry("b", says("beta"), default="true"))
     hub.reload()
@@ -258,8 +258,10 @@ def test_each_log_has_the_words_of_its_own_model_and_restarts_append(
 
 
 def test_placeholders_reach_the_process(hub: HubManager, config: Path, sink: RecordingSink) -> None:
-    program = "import os, sys; print(sys.argv[1:], os.environ[\"WHERE\"])"
-    command = f"[{sys.executable}, -I, -S, -c, '{program}', '{{name}}', '--url=http://{{host}}:{{port}}/', '{{\"a\": 1}}']"
+    program = 'import os, sys; print(sys.argv[1:], os.environ["WHERE"])'
+    command = (
+        f"[{sys.executable}, -I, -S, -c, '{program}', '{{name}}', '--url=http://{{host}}:{{port}}/', '{{\"a\": 1}}']"
+    )
     write(config, entry("a", command, default="true", port="29999", env="{WHERE: '{host}'}", health="off"))
     hub.reload()
     sink.wait_for("model_stopped", "a")

@@ -12,7 +12,18 @@ import pytest
 import mlxhub_core
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"pydantic", "loguru", "yaml", "pluggy", "psutil", "rich", "click", "importlib_metadata", "asyncio", "subprocess"}
+HEAVY = {
+    "pydantic",
+    "loguru",
+    "yaml",
+    "pluggy",
+    "psutil",
+    "rich",
+    "click",
+    "importlib_metadata",
+    "asyncio",
+    "subprocess",
+}
 
 
 def imported_by(statement: str) -> set[str]:
@@ -32,7 +43,9 @@ def test_what_a_sink_needs_loads_neither_pydantic_nor_loguru() -> None:
 
 def test_the_hub_never_loads_a_model_library_or_a_sink_that_is_not_on(tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text("models: [{name: a, model_path: x}]\n")
-    loaded = imported_by(f"from mlxhub_core import HubManager\nwith HubManager({str(tmp_path / 'hub.yaml')!r}) as h: h.reload()")
+    loaded = imported_by(
+        f"from mlxhub_core import HubManager\nwith HubManager({str(tmp_path / 'hub.yaml')!r}) as h: h.reload()"
+    )
     assert "loguru" in loaded
     assert not loaded & {"mlx", "mlx_lm", "transformers", "numpy", "statsd", "prometheus_client"}
 

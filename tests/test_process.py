@@ -119,7 +119,9 @@ def test_a_second_run_appends_and_its_tail_is_its_own(run: Start) -> None:
 
 
 def test_truncating_a_log_leaves_no_hole(run: Start) -> None:
-    child = run("import sys\nprint('x' * 5000)\nfor _ in iter(lambda: not print('more') and __import__('time').sleep(.01), 1): pass")
+    child = run(
+        "import sys\nprint('x' * 5000)\nfor _ in iter(lambda: not print('more') and __import__('time').sleep(.01), 1): pass"
+    )
     child.until_it_says("more")
     os.truncate(child.log, 0)
     assert "\0" not in child.until_it_says("more")
@@ -183,7 +185,9 @@ def test_impatience_cuts_the_grace_short(run: Start) -> None:
 
 
 def test_a_suspended_process_can_be_stopped(run: Start) -> None:
-    child = run("import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\nprint('set', flush=True)\nsignal.pause()")
+    child = run(
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\nprint('set', flush=True)\nsignal.pause()"
+    )
     child.until_it_says("set")
     os.kill(child.process.pid, signal.SIGSTOP)
     child.process.stop(grace=30)

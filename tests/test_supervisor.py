@@ -391,7 +391,9 @@ def test_nobody_asks_again_once_a_model_has_answered(tmp_path: Path) -> None:
 def test_the_envelope_tells_the_run_its_end_and_its_last_words(play: Play) -> None:
     play.wait(12.5)
     play.end("a", -9)
-    started, failed = (next(args for hook, args in play.events if hook == f"model_{word}") for word in ("started", "failed"))
+    started, failed = (
+        next(args for hook, args in play.events if hook == f"model_{word}") for word in ("started", "failed")
+    )
     event = failed["event"]
     assert event.run_id == started["event"].run_id
     assert (event.signal, event.uptime_seconds, event.log_tail) == ("SIGKILL", 12.5, ("its last words",))

@@ -159,7 +159,9 @@ class _Show:
         answer = _ask(self._status(name), "Hello, who is there?")
         if answer != REPLIES[name]:
             raise HubError(f"{name} answered {answer!r} instead of {REPLIES[name]!r}")
-        self._console.print(Text.assemble(f"{name} was asked «Hello, who is there?» and said: ", (answer, "bold green")))
+        self._console.print(
+            Text.assemble(f"{name} was asked «Hello, who is there?» and said: ", (answer, "bold green"))
+        )
 
     def _crash(self, name: str) -> None:
         victim = self._status(name)
@@ -202,4 +204,6 @@ def _ask(status: ModelStatus, question: str) -> str:
 def _summary(watcher: RecordingSink, seconds: float, config: Path) -> str:
     hooks = [event.hook for event in watcher.events]
     counts = ", ".join(f"{hooks.count(hook)} {hook}" for hook in dict.fromkeys(hooks))
-    return f"Seen in {seconds:.0f} s: {counts}.\nNow your own: copy {config}, put your models in, and run `mlxhub start`."
+    return (
+        f"Seen in {seconds:.0f} s: {counts}.\nNow your own: copy {config}, put your models in, and run `mlxhub start`."
+    )

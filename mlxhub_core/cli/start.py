@@ -69,4 +69,3 @@ def _show_failed(failed: Mapping[str, HubError]) -> None:
 def _explain_nothing_runs(failed: Mapping[str, HubError]) -> None:
     if not failed:
         click.echo("nothing to run: no model in hub.yaml has `default: true`", err=True)
-

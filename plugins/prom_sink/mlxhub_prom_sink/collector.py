@@ -16,7 +16,7 @@ LABELS = ("model", "group")
 _COUNTERS: tuple[tuple[str, str, Callable[[Counts], int]], ...] = (
     ("started", "Starts of the model's process.", lambda counts: counts.started),
     ("stopped", "Ends of the model's process that were asked for, or had exit code 0.", lambda counts: counts.stopped),
-    ("restarts", "Starts of the model's process that the hub made after a failure.", lambda counts: counts.restarts),
+    ("restarts", "Starts of the model's process that nobody but the hub asked for.", lambda counts: counts.restarts),
 )
 _FLAGS: tuple[tuple[str, str, Callable[[ModelStatus], bool]], ...] = (
     ("ready", "Whether the model answers.", lambda status: status.state is ModelState.READY),

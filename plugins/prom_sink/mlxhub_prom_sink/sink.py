@@ -48,7 +48,7 @@ class PrometheusSink(Sink):
         self._table.begin(hub, event.time)
 
     def model_started(self, ctx: HubModelContext, *, event: HubEvent, **_: object) -> None:
-        """Count a start; also as a restart, if the hub made it after a failure."""
+        """Count a start; also as a restart, if nobody but the hub asked for it."""
         self._table.start(ctx.name, again=event.reason == Reason.RESTART)
 
     def model_stopped(self, ctx: HubModelContext, **_: object) -> None:

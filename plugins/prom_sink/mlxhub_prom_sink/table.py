@@ -26,7 +26,7 @@ class Counts:
     Attributes:
         started: processes that were started.
         stopped: processes that ended because they were asked to, or with exit code 0.
-        restarts: those of `started` that the hub started after a failure.
+        restarts: those of `started` that nobody but the hub asked for.
         failed: processes that ended unasked, or could not be started, by exit code. The latter are there from the
             start, so that no model is without its series.
     """
@@ -73,7 +73,7 @@ class Table:
             self._hub, self._since = hub, since
 
     def start(self, model: str, *, again: bool) -> None:
-        """Count a start; `again`: the hub made it after a failure."""
+        """Count a start; `again`: nobody but the hub asked for it."""
         with self._lock:
             old = self._of(model)
             self._counts[model] = replace(old, started=old.started + 1, restarts=old.restarts + again)
@@ -95,7 +95,7 @@ class Table:
             self._counts[model] = replace(old, failed=failed)
 
     def snapshot(self) -> Snapshot:
-        """Everything as it is now. Models that are no longer in hub.yaml are left out; should they return, they go on."""
+        """Everything as it is now. A model that left hub.yaml is left out; should it return, its counts go on."""
         with self._lock:
             if self._hub is None:
                 return Snapshot()

@@ -46,7 +46,7 @@ class StatsdSink(Sink):
             client.close()
 
     def model_started(self, ctx: HubModelContext, *, event: HubEvent, **_: object) -> None:
-        """Count a start; also as a restart, if the hub made it after a failure."""
+        """Count a start; also as a restart, if nobody but the hub asked for it."""
         self._count(ctx, "started")
         if event.reason == Reason.RESTART:
             self._count(ctx, "restarts")
