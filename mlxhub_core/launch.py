@@ -104,15 +104,19 @@ def _flags(options: Mapping[str, Any]) -> Iterator[str]:
 def _interpreter(model: ModelSettings, directory: Path, path: str | None) -> str:
     if model.python is not None:
         return _program(model.name, _expanded(model.python), directory, path, key="python")
+    if advice := mlx_is_missing():
+        raise LaunchError(model.name, f"needs {advice}, or name a Python that has it with `python:`")
+    return sys.executable
+
+
+def mlx_is_missing() -> str | None:
+    """What to do about it, with this interpreter's own pip line; None if mlx-lm is installed. Does not import it."""
     try:
         importlib.metadata.version("mlx-lm")
     except importlib.metadata.PackageNotFoundError:
-        install = f'{shlex.quote(sys.executable)} -m pip install "mlxhub-core[mlx]"'
-        message = (
-            f"needs mlx-lm, which is not installed here; run `{install}`, or name a Python that has it with `python:`"
-        )
-        raise LaunchError(model.name, message) from None
-    return sys.executable
+        pip = f'{shlex.quote(sys.executable)} -m pip install "mlxhub-core[mlx]"'
+        return f"mlx-lm, which is not installed here; run `{pip}`"
+    return None
 
 
 def _program(model: str, program: str, cwd: Path, path: str | None, key: str = "command") -> str:

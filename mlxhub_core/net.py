@@ -7,6 +7,8 @@ import socket
 import struct
 from typing import Any
 
+import psutil
+
 from mlxhub_core.errors import HubError
 
 CONNECT_TIMEOUT = 0.5
@@ -64,3 +66,19 @@ def _bind(family: int, kind: int, address: Any) -> None:
         # As the servers do: without it, the remains of their last connections would count as somebody listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether a process or one of its children listens on a port; True where the system does not let us look."""
+    try:
+        leader = psutil.Process(pid)
+        return any(_has_listener(process, port) for process in (leader, *leader.children(recursive=True)))
+    except psutil.AccessDenied:
+        return True
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _has_listener(process: psutil.Process, port: int) -> bool:
+    sockets = process.net_connections(kind="tcp")
+    return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlxhub_core.net import reachable, refuse_itself
+from mlxhub_core.net import listens, reachable, refuse_itself
 
 COMPLETION_TIMEOUT = 60.0
 """Seconds for one token. A server that still loads answers when it has loaded; a big model on a CPU takes a while."""
@@ -40,12 +40,14 @@ class Target:
         port: its port.
         model: the name to ask mlx_lm for: exactly what its `--model` was, or it would load another; None: no mlx_lm.
         health_path: the path to ask others for.
+        pid: the model's process: it, or a child of it, must be the one that listens there; None: whoever answers will do.
     """
 
     host: str
     port: int
     model: str | None = None
     health_path: str = "/health"
+    pid: int | None = None
 
 
 class Prober(Protocol):
@@ -64,7 +66,11 @@ def probe_in_thread(target: Target, answer: Callable[[ProbeResult], None]) -> No
 def probe(target: Target) -> ProbeResult:
     """Ask once and wait for the answer."""
     try:
-        return _completion(target) if target.model is not None else _health(target)
+        result = _completion(target) if target.model is not None else _health(target)
+        if result.ready and target.pid is not None and not listens(target.pid, target.port):
+            # mlx_lm lives on when it cannot bind its port, and the stranger who has it may answer just as well.
+            return ProbeResult(False, f"port {target.port} is answered by another program")
+        return result
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that is no name at all
         return ProbeResult(False, _in_brief(getattr(error, "strerror", None) or str(error)) or type(error).__name__)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from mlxhub_core import (
     ModelStatus,
     Sink,
 )
+from mlxhub_core.probes import Target, probe
 from mlxhub_core.testing import FAKE_SERVER, RecordingSink
 
 SERVER = f"[{sys.executable}, -I, -S, {FAKE_SERVER}, --port, '{{port}}'%s]"
@@ -207,6 +210,31 @@ def test_a_model_that_says_no_on_its_health_path_is_not_ready(
     write(config, entry("a", SERVER % flags, default="true"))
     hub.reload()
     assert sink.wait_for("model_ready", "a").arguments["startup_seconds"] >= 0.4
+
+
+def test_an_answer_from_a_stranger_on_its_port_does_not_make_a_model_ready(
+    hub: HubManager, config: Path, sink: RecordingSink
+) -> None:
+    stranger = subprocess.Popen(
+        [sys.executable, "-I", "-S", FAKE_SERVER, "--port", "0"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert stranger.stderr is not None
+        port = re.search(r"on port (\d+)", stranger.stderr.readline())
+        assert port
+        # The model never listens, so the port check before its start is passed by: only the answer can tell.
+        write(config, entry("a", FOREVER, default="true", port="29998"))
+        hub.reload()
+        pid = status(hub, "a").pid
+        assert probe(Target("127.0.0.1", int(port[1]))).ready
+        result = probe(Target("127.0.0.1", int(port[1]), pid=pid))
+        assert (result.ready, result.detail) == (False, f"port {port[1]} is answered by another program")
+        assert probe(Target("127.0.0.1", int(port[1]), pid=os.getpid())).ready, (
+            "a child of the process may listen for it"
+        )
+    finally:
+        stranger.kill()
+        stranger.communicate()
 
 
 def test_health_off_means_ready_as_soon_as_it_runs(hub: HubManager, config: Path, sink: RecordingSink) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.metadata
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from rich.text import Text
 from mlxhub_core.cli.common import closing, log_to
 from mlxhub_core.cli.table import status_table
 from mlxhub_core.errors import HubError
+from mlxhub_core.launch import mlx_is_missing
 from mlxhub_core.manager import HubManager
 from mlxhub_core.states import ModelStatus
 from mlxhub_core.testing import RecordingSink
@@ -80,7 +80,8 @@ def demo(directory: Path, once: bool) -> None:
     """
     # Where nobody looks on, nothing is folded: whoever greps the output wants whole lines.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    _require_mlx()
+    if advice := mlx_is_missing():
+        raise HubError(f"the demo runs real models and needs {advice}")
     log_to(lambda line: console.print(Text.from_ansi(line.rstrip("\n")), soft_wrap=True), colour=console.is_terminal)
     config = _write_files(directory)
     console.print(f"Wrote two models of 26 KB and [bold]{config}[/].")
@@ -102,14 +103,6 @@ def demo(directory: Path, once: bool) -> None:
 
 def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _require_mlx() -> None:
-    try:
-        importlib.metadata.version("mlx-lm")
-    except importlib.metadata.PackageNotFoundError:
-        install = f'{sys.executable} -m pip install "mlxhub-core[mlx]"'
-        raise HubError(f"the demo runs real models, and mlx-lm is not installed here; run `{install}`") from None
 
 
 def _write_files(directory: Path) -> Path:

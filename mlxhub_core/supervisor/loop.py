@@ -335,7 +335,9 @@ class Supervisor:
         log = logs.log_file(self._settings.log_path, model.name)
         name = model.name
         process = self._spawn(launch, log, lambda outcome: self._tell(say.Exited(name, run_id, outcome)))
-        return Started(process, self._settings.host, port, _target(model, launch, self._settings.host, port))
+        return Started(
+            process, self._settings.host, port, _target(model, launch, self._settings.host, port, process.pid)
+        )
 
     def probe(self, name: str, run_id: str, target: Target) -> None:
         """Ask a model whether it can answer."""
@@ -360,10 +362,10 @@ class Supervisor:
                 reply.set_result(cast(T, result))
 
 
-def _target(model: ModelSettings, launch: Launch, host: str, port: int | None) -> Target | None:
+def _target(model: ModelSettings, launch: Launch, host: str, port: int | None, pid: int) -> Target | None:
     if port is None or (model.command is not None and model.health is None):
         return None
-    return Target(host, port, launch.mlx_model, model.health.path if model.health else "/health")
+    return Target(host, port, launch.mlx_model, model.health.path if model.health else "/health", pid)
 
 
 def _when_all(futures: Iterable[Future[Any]], done: Callable[[], None]) -> None:
