@@ -75,7 +75,7 @@ class HubEvent:
     time: float
     schema: int = EVENT_SCHEMA
     run_id: str | None = None
-    reason: str | None = None
+    reason: Reason | None = None
     detail: str | None = None
     uptime_seconds: float | None = None
     signal: str | None = None

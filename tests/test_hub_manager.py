@@ -29,7 +29,7 @@ from mlxhub_core import (
     Sink,
 )
 from mlxhub_core.probes import Target, probe
-from mlxhub_core.testing import FAKE_SERVER, RecordingSink
+from mlxhub_core.testing import FAKE_SERVER, RecordingSink, wait_until
 
 SERVER = f"[{sys.executable}, -I, -S, {FAKE_SERVER}, --port, '{{port}}'%s]"
 FOREVER = f"[{sys.executable}, -I, -S, -c, 'import signal; signal.pause()']"
@@ -118,7 +118,7 @@ def test_the_sink_of_the_seed_counts_a_stop_by_hand_an_exit_0_an_exit_3_and_a_ki
         pid = status(hub, "killed").pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        wait_until_none_runs(hub)
+        wait_until(lambda: all(model.pid is None for model in hub.get_status()))
     assert metrics.counts == {
         "hub_model_started model=by-hand group=chat": 1,
         "hub_model_started model=zero group=None": 1,
@@ -129,14 +129,6 @@ def test_the_sink_of_the_seed_counts_a_stop_by_hand_an_exit_0_an_exit_3_and_a_ki
         "hub_model_failed model=three exit_code=3": 1,
         "hub_model_failed model=killed exit_code=-9": 1,
     }
-
-
-def wait_until_none_runs(hub: HubManager) -> None:
-    for _ in range(1000):
-        if all(model.pid is None for model in hub.get_status()):
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError(hub.get_status())
 
 
 def test_a_passed_sink_is_added_to_the_logging_sink_and_hears_all_in_order(

@@ -87,4 +87,4 @@ def test_the_core_alone_runs_commands_and_says_what_mlx_needs(tmp_path: Path) ->
     assert subprocess.run([mlxhub, "check"], cwd=tmp_path, check=False).returncode == 0
     demo = subprocess.run([mlxhub, "demo"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert demo.returncode == 1
-    assert "mlx-lm is not installed here; run `" in demo.stderr
+    assert "needs mlx-lm, which is not installed here; run `" in demo.stderr

@@ -6,7 +6,6 @@ import os
 import queue
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from mlxhub_core.launch import Launch
 from mlxhub_core.process import Exit, Process, spawn
+from mlxhub_core.testing import wait_until
 
 
 class Child:
@@ -38,16 +38,8 @@ class Child:
         return self.log.read_text()
 
     def until_it_says(self, words: str) -> str:
-        until(lambda: words in self.text())
+        wait_until(lambda: words in self.text())
         return self.text()
-
-
-def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
-    """Wait for a condition of the world outside, which no event announces."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.005)
 
 
 Start = Callable[..., Child]
@@ -211,7 +203,7 @@ def test_grandchildren_do_not_outlive_their_model(run: Start, end: str) -> None:
     elif end == "crash":
         os.kill(child.process.pid, signal.SIGKILL)
     child.exit()
-    until(lambda: not is_running(grandchild))
+    wait_until(lambda: not is_running(grandchild))
 
 
 def test_a_grandchild_that_ignores_sigterm_is_killed_when_the_grace_is_over(run: Start) -> None:
@@ -221,7 +213,7 @@ def test_a_grandchild_that_ignores_sigterm_is_killed_when_the_grace_is_over(run:
     child.process.stop(grace=0.3)
     outcome = child.exit()
     assert (outcome.code, outcome.forced) == (-signal.SIGTERM, True)
-    until(lambda: not is_running(grandchild))
+    wait_until(lambda: not is_running(grandchild))
 
 
 def test_a_grandchild_has_the_same_patience_as_its_model(run: Start) -> None:

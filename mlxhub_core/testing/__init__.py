@@ -1,6 +1,7 @@
 """What tests need, ours and those of people who write sinks. Not imported by anything that runs a hub.
 
 * `RecordingSink` keeps every event and lets a test wait for one.
+* `wait_until` waits for what no event announces.
 * `FakeClock` is a clock that stands still until it is told otherwise.
 * `fake_server` is a model server that misbehaves on demand; `tiny_model` writes a real MLX model of 26 KB.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,18 @@ def _recorder(hook: str) -> Any:
 for _name, _spec in vars(hookspecs).items():
     if getattr(_spec, "__module__", None) == hookspecs.__name__ and callable(_spec):
         setattr(RecordingSink, _name, _recorder(_name))
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    """Wait until a condition of the world outside holds, which no event announces.
+
+    Raises:
+        AssertionError: it does not within `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come true within {timeout} s"
+        time.sleep(0.005)
 
 
 class FakeClock:

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from mlxhub_core import ConfigError, HubEvent, HubManager, LaunchError, ModelState, ModelStatus, SinkStats
+from mlxhub_core.testing import wait_until
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 FOREVER = [*PYTHON, "import signal; signal.pause()"]
@@ -45,13 +46,6 @@ def series(text: str) -> Series:
         for family in parse_text(text)
         for sample in family.samples
     }
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        threading.Event().wait(0.01)
 
 
 def free_port() -> int:
@@ -87,7 +81,7 @@ class Hub:
     def shows(self, **values: float) -> None:
         """Wait until the page shows these of the model `qwen`, by the name without `mlxhub_model_`."""
         wanted = {f"mlxhub_model_{name}{{,qwen}}": value for name, value in values.items()}
-        eventually(lambda: wanted.items() <= self.page().items())
+        wait_until(lambda: wanted.items() <= self.page().items())
 
 
 @pytest.fixture
@@ -108,7 +102,7 @@ def sink() -> Iterator[PrometheusSink]:
 def test_every_model_has_all_its_series_before_anything_happens(hub: Hub) -> None:
     before = time.time()
     hub.load({"name": "qwen", "command": FOREVER}, {"name": "gemma", "command": FOREVER, "group": "big"})
-    eventually(lambda: len(hub.page()) > 1)
+    wait_until(lambda: len(hub.page()) > 1)
     page = hub.page()
     assert before <= page.pop("mlxhub_start_time_seconds{}") <= time.time()
     created = {name: page.pop(name) for name in list(page) if "_created{" in name}
@@ -140,7 +134,7 @@ def test_exactly_one_state_is_1_and_it_is_the_one_the_hub_says(hub: Hub) -> None
     # Its port answers nobody, so it is up but never ready.
     deaf = {"name": "qwen", "command": [*PYTHON, "import signal; signal.pause()", "{port}"]}
     manager = hub.load(deaf)
-    eventually(lambda: shown() == {"mlxhub_model_state{,qwen,stopped}"})
+    wait_until(lambda: shown() == {"mlxhub_model_state{,qwen,stopped}"})
     manager.start_model("qwen")
     assert shown() == {"mlxhub_model_state{,qwen,starting}"}
     hub.shows(ready=0, up=1)
@@ -156,7 +150,7 @@ def test_a_crash_is_counted_by_its_exit_code_and_a_signal_is_negative(hub: Hub) 
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     wanted = {"mlxhub_model_failed_total{3,,bad}": 1.0, "mlxhub_model_failed_total{-9,,qwen}": 1.0}
-    eventually(lambda: wanted.items() <= hub.page().items())
+    wait_until(lambda: wanted.items() <= hub.page().items())
     assert hub.page()["mlxhub_model_stopped_total{,qwen}"] == 0
 
 
@@ -164,7 +158,7 @@ def test_a_model_that_could_not_be_started_failed_with_an_empty_exit_code(hub: H
     manager = hub.load({"name": "qwen", "command": ["no-such-program"]})
     with pytest.raises(LaunchError):
         manager.start_model("qwen")
-    eventually(lambda: hub.page().get("mlxhub_model_failed_total{,,qwen}") == 1)
+    wait_until(lambda: hub.page().get("mlxhub_model_failed_total{,,qwen}") == 1)
     hub.shows(started_total=0, up=0)
 
 
@@ -182,7 +176,7 @@ def test_only_a_restart_by_the_hub_itself_counts_as_one(hub: Hub, tmp_path: Path
 
 def test_a_model_that_leaves_hub_yaml_leaves_the_page(hub: Hub) -> None:
     hub.load({"name": "qwen", "command": FOREVER}, {"name": "gemma", "command": FOREVER})
-    eventually(lambda: any("gemma" in name for name in hub.page()))
+    wait_until(lambda: any("gemma" in name for name in hub.page()))
     hub.load({"name": "qwen", "command": FOREVER})
     assert not any("gemma" in name for name in hub.page())
     hub.shows(started_total=0)
@@ -191,7 +185,7 @@ def test_a_model_that_leaves_hub_yaml_leaves_the_page(hub: Hub) -> None:
 def test_a_taken_port_is_reported_by_its_option_and_taken_over_when_it_is_free(hub: Hub) -> None:
     with socket.create_server(("127.0.0.1", int(hub.listen.rpartition(":")[2]))):
         manager = hub.load({"name": "qwen", "command": FOREVER})
-        eventually(lambda: manager.sink_stats()[0].last_error is not None)
+        wait_until(lambda: manager.sink_stats()[0].last_error is not None)
         error = str(manager.sink_stats()[0].last_error)
         assert f"listen: cannot listen on {hub.listen}" in error
         assert "choose another port" in error
@@ -277,7 +271,7 @@ def test_a_client_that_is_silent_or_hangs_up_disturbs_nobody(
             rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             rude.sendall(b"GET /metrics HT")
         assert "mlxhub_model_up" in fetch(str(sink.url))
-    eventually(lambda: not [thread for thread in threading.enumerate() if "process_request" in thread.name])
+    wait_until(lambda: not [thread for thread in threading.enumerate() if "process_request" in thread.name])
     assert capfd.readouterr().err == ""
 
 
