@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -189,7 +190,7 @@ def test_without_mlx_lm_the_message_has_the_pip_line_of_this_interpreter(
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lacking)
     message = refusal(tmp_path, model_path=REPO)
-    assert f'`{sys.executable} -m pip install "mlxhub-core[mlx]"`' in message
+    assert f'`{shlex.quote(sys.executable)} -m pip install "mlxhub-core[mlx]"`' in message
     assert "`python:`" in message
 
 

@@ -156,7 +156,9 @@ def test_a_type_of_a_package_of_ours_comes_with_the_line_that_installs_it(
     choose: Choose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(discovery.PACKAGES, "later", "mlxhub-later-sink")
-    assert f"; install it with `{sys.executable} -m pip install mlxhub-later-sink` (inst" in problem(choose, "later:")
+    assert f"; install it with `{shlex.quote(sys.executable)} -m pip install mlxhub-later-sink` (inst" in problem(
+        choose, "later:"
+    )
     monkeypatch.setattr(sys, "executable", "/Users/me/My Hub/bin/python")
     command = problem(choose, "later/eu: {port: 1}").split("`")[1]
     assert shlex.split(command) == ["/Users/me/My Hub/bin/python", "-m", "pip", "install", "mlxhub-later-sink"]
