@@ -47,8 +47,9 @@ class Fanout:
         self._plugins.register(_forwarders(runner), name)
         self._plugins.check_pending()
 
-    def remove(self, names: list[str], deadline: float = CLOSE_DEADLINE) -> dict[str, int]:
-        """Turn sinks off; they deliver what waits first, within `deadline` seconds for all of them together.
+    def remove(self, names: list[str], deadline: float | None = None) -> dict[str, int]:
+        """Turn sinks off; they deliver what waits first, within `deadline` seconds for all of them together
+        (default: `CLOSE_DEADLINE`).
 
         Returns:
             how many events each could not deliver; sinks that delivered all are left out.
@@ -57,7 +58,7 @@ class Fanout:
         for runner in runners:
             self._plugins.unregister(name=runner.name)
             runner.begin_close()
-        end = time.monotonic() + deadline
+        end = time.monotonic() + (CLOSE_DEADLINE if deadline is None else deadline)
         undelivered = {runner.name: runner.end_close(max(0.0, end - time.monotonic())) for runner in runners}
         return {name: count for name, count in undelivered.items() if count}
 
