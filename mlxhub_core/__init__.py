@@ -4,9 +4,8 @@ This is the whole surface for programs and for sinks. Names are loaded when firs
 takes a millisecond.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+# Type checkers take a variable of this name for true. Importing `typing` for it would cost ten times what this file does.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from mlxhub_core.errors import (
