@@ -8,11 +8,14 @@ import os
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.live import Live
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from mlxhub_core.cli.common import closing, log_to
@@ -91,10 +94,10 @@ def demo(directory: Path, once: bool) -> None:
     started = time.monotonic()
     try:
         with closing(HubManager(config, observability_sink=watcher)) as hub:
-            _Show(console, hub, watcher).play()
+            show = _Show(console, hub, watcher)
+            show.play()
             if stay:
-                console.print("The hub stays up: try `kill -9` on a pid above. Ctrl-C ends it.")
-                signal.pause()
+                show.stay()
     except KeyboardInterrupt:
         if not stay:
             raise
@@ -136,11 +139,25 @@ class _Show:
         self._chat("alpha")
         self._console.print(status_table(self._hub.get_status()))
 
+    def stay(self) -> None:
+        """Show the table, as it changes, until Ctrl-C."""
+        self._console.print("The hub stays up: try `kill -9` on a pid below. Ctrl-C ends it.")
+        with self._live_table(transient=False):
+            signal.pause()
+
+    def _live_table(self, *, transient: bool = True) -> AbstractContextManager[object]:
+        """The table, drawn anew each second, below whatever is printed meanwhile; nothing where it could not move."""
+        if not self._console.is_terminal:
+            return nullcontext()
+        table = _Table(self._hub)
+        return Live(table, console=self._console, refresh_per_second=1, transient=transient)
+
     def _act(self, title: str) -> None:
         self._console.rule(f"[bold]{title}", align="left")
 
     def _await(self, hook: str, name: str, what: str, count: int = 1) -> None:
-        with self._console.status(what):
+        self._console.print(f"[dim]{what} …[/]")
+        with self._live_table():
             try:
                 self._watcher.wait_for(hook, name, count=count, timeout=READY_TIMEOUT)
             except AssertionError:
@@ -161,7 +178,6 @@ class _Show:
         self._act(f"{name} is killed: kill -9 {victim.pid}")
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
-        self._await("model_failed", name, "waiting for the crash event")
         failure = self._watcher.wait_for("model_failed", name)
         event = failure.event
         self._console.print(
@@ -178,6 +194,16 @@ class _Show:
 
     def _status(self, name: str) -> ModelStatus:
         return next(status for status in self._hub.get_status() if status.name == name)
+
+
+class _Table:
+    """The table of models as it is whenever it is drawn."""
+
+    def __init__(self, hub: HubManager) -> None:
+        self._hub = hub
+
+    def __rich__(self) -> Table:
+        return status_table(self._hub.get_status())
 
 
 def _ask(status: ModelStatus, question: str) -> str:
