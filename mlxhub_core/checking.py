@@ -61,7 +61,8 @@ def _keys_within(value: Any, error: ErrorDetails) -> Keys:
         if _holds(value, key):
             value = value[key]
             keys.append(key)
-    if last != "" and (error["type"] == "missing" or _holds(value, last)):
+    # A key of the model itself belongs to the file even when it is not there: it is missing, or its default is wrong.
+    if last != "" and (error["type"] == "missing" or not parents or _holds(value, last)):
         keys.append(last)
     return tuple(keys)
 
@@ -92,7 +93,8 @@ def _sentence(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
         return _SENTENCES[kind].format(**bounds)
     if kind == "value_error":  # raised by the author of a sink
         return str(bounds["error"])
-    return error["msg"][:1].lower() + error["msg"][1:]
+    said = error["msg"].replace("Input should", "must", 1)
+    return said[:1].lower() + said[1:]
 
 
 _QUOTED = re.compile(r"'([^']*)'")
@@ -108,7 +110,6 @@ _WANTED = {
     "tuple_type": "a list",
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
-    "model_attributes_type": "a mapping of keys to values",
 }
 
 _SENTENCES = {
@@ -120,9 +121,11 @@ _SENTENCES = {
     "int_from_float": "must be a whole number, without a decimal point",
     "finite_number": "must be a finite number",
     "invalid_key": "a key must be text; put it in quotes",
-    "too_short": "must hold {min_length} or more",
+    "too_short": "must hold at least {min_length}",
+    "too_long": "must hold at most {max_length}",
     "string_too_short": "must be at least {min_length} characters long",
     "string_too_long": "must be at most {max_length} characters long",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
     "union_tag_invalid": "needs a {discriminator}: {expected_tags}",
 }
 
@@ -144,7 +147,7 @@ def _kind(value: Any) -> str:
 
 def _hint(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
     kind, value = error["type"], error["input"]
-    if kind.startswith("model_"):
+    if kind == "model_type":
         return f" (known: {', '.join(_fields_at(model, keys))})"
     if kind == "string_type":
         hints = {dict: "; put text with braces in quotes", list: "; put text with brackets in quotes", type(None): ""}

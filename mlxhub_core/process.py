@@ -113,7 +113,7 @@ class _Child:
             if self._deadline is not None:
                 return
             self._deadline = time.monotonic() + grace
-            self._timer = threading.Timer(grace, self.kill)
+            self._timer = threading.Timer(grace, self._force)
             self._timer.daemon = True
             self._timer.start()
         self._signal(signal.SIGTERM)
@@ -121,8 +121,11 @@ class _Child:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        self._forced = True
         self._signal(signal.SIGKILL)
+
+    def _force(self) -> None:
+        self._forced = True
+        self.kill()
 
     def _signal(self, number: int) -> None:
         with self._lock:
@@ -138,13 +141,14 @@ class _Child:
             self._reaped = True
             if self._timer is not None:
                 self._timer.cancel()
-        self._on_exit(Exit(code, self._forced and self._deadline is not None, self._tail()))
+        forced = self._deadline is not None and (self._forced or code == -signal.SIGKILL)
+        self._on_exit(Exit(code, forced, self._tail()))
 
     def _clear_group(self) -> None:
         """Nothing of the group outlives its leader: after a stop it has the rest of the grace, after a crash none."""
         self._await_group(until=self._deadline or 0.0)
         if any(_others(self.pid)):
-            self.kill()
+            self._force()
             self._await_group(until=time.monotonic() + KILL_WAIT)
 
     def _await_group(self, until: float) -> None:

@@ -165,7 +165,7 @@ class Source:
         return f"{self.name}:{mark.line + 1}:{mark.column + 1}"
 
     def _syntax_problem(self, error: yaml.MarkedYAMLError) -> Problem:
-        said = error.problem or error.context or "cannot be parsed"
+        said = error.problem or "cannot be parsed"
         part = next((part for part in _SYNTAX if part in said), "")
         marks = [error.problem_mark, error.context_mark]
         mark = next(filter(None, reversed(marks) if part in _TOLD_WHERE_IT_BEGINS else marks), None)

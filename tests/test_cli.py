@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import psutil
 import pytest
 
 from mlxhub_core import __version__
-from mlxhub_core.testing import FAKE_SERVER
+from mlxhub_core.cli.common import ECHO_SECONDS
+from mlxhub_core.testing import FAKE_SERVER, wait_until
 
 MLXHUB = [sys.executable, "-m", "mlxhub_core"]
 FOREVER = f"[{sys.executable}, -I, -S, -c, 'import signal; signal.pause()']"
@@ -42,6 +45,7 @@ class Running:
     """The command, running, with its standard error to read from."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
+        self.directory = directory
         self.process = subprocess.Popen(
             [*MLXHUB, *arguments], cwd=directory, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
         )
@@ -183,14 +187,28 @@ def test_start_runs_until_it_is_told_to_stop_and_takes_the_models_along(
     assert not model.is_running()
 
 
+def test_a_signal_that_comes_twice_at_once_is_no_impatience(start: Callable[[str], Running]) -> None:
+    slow = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit(7)))\nprint(1)\nsignal.pause()"
+    model = f"name: a, default: true, command: [{sys.executable}, -I, -S, -u, -c, {json.dumps(slow)}]"
+    command = start(f"log_path: logs\nmodels: [{{{model}}}]\n")
+    command.until("Ctrl-C stops everything")
+    wait_until(lambda: (command.directory / "logs" / "a.log").read_text() == "1\n")
+    for _ in range(2):
+        command.process.send_signal(signal.SIGINT)
+    command.until("Ctrl-C again kills")
+    command.process.send_signal(signal.SIGINT)
+    assert command.end() == 0
+    assert "a stopped (exit code 7)" in command.seen
+
+
 def test_a_second_ctrl_c_kills_a_model_that_takes_its_time(start: Callable[[str], Running]) -> None:
     command = start(f"log_path: logs\nmodels: [{{name: a, default: true, stop_timeout: 600, command: {DEAF}}}]\n")
     command.until("a is ready")
     command.until("Ctrl-C stops everything")
     command.process.send_signal(signal.SIGINT)
     (model,) = psutil.Process(command.process.pid).children()
-    # The first one must have arrived, or both would count as one.
     command.until("Ctrl-C again kills")
+    threading.Event().wait(ECHO_SECONDS + 0.1)
     command.process.send_signal(signal.SIGINT)
     assert command.end() == 0
     assert "killing what still runs" in command.seen

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import pwd
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import AfterValidator, BaseModel, Field
 
+from mlxhub_core.checking import STRICT, check
 from mlxhub_core.errors import ConfigError
 from mlxhub_core.settings import HubSettings, ModelSettings, SinkSettings, load_settings, resolve
 from mlxhub_core.settings.schema import MAX_NAME, GroupSettings, HubFile
 from mlxhub_core.settings.seed_keys import HUB_KEYS, MODEL_KEYS
+from mlxhub_core.yaml_source import dotted
 
 SECRET = "hf_CANARY"
 MODELS = "models: [{name: a, model_path: x}]\n"
@@ -736,6 +740,16 @@ def test_a_log_path_that_can_be_no_path_is_told(load: Load, text: str, message: 
     assert f": {message}" in problem(load, MODELS + text)
 
 
+def test_a_user_without_a_home_is_told_to_write_where_the_logs_go(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert ": log_path: begins with a ~ for which this machine knows no home directory" in problem(load, MODELS)
+    load(MODELS + "log_path: logs\n")
+
+
 def test_a_path_to_the_file_in_an_unknown_home_is_told() -> None:
     with pytest.raises(ConfigError, match=r"no-such-user/hub\.yaml: begins with a ~ for which .* write the whole path"):
         load_settings("~no-such-user/hub.yaml")
@@ -896,6 +910,106 @@ def test_a_sink_is_a_mapping_or_on_or_off(load: Load, value: str) -> None:
 def test_sinks_are_a_mapping(load: Load, value: str, kind: str) -> None:
     line = problem(load, MODELS + f"sinks: {value}\n")
     assert line == f"hub.yaml:2:1: sinks: must be a mapping of keys to values, not {kind}"
+
+
+# Keys that are no text.
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (MODELS + "7: x\n", "hub.yaml:2:1: [7]: a key must be text; put it in quotes"),
+        (
+            "models: [{name: a, model_path: x, 7: x}]",
+            "hub.yaml:1:35: models[0][7]: a key must be text; put it in quotes",
+        ),
+        (MODELS + "on: x\n", "hub.yaml:2:1: a key must be text; put it in quotes"),
+        (MODELS + "~: x\n", "hub.yaml:2:1: a key must be text; put it in quotes"),
+        ("models: [{name: a, model_path: x, on: x}]", "hub.yaml:1:35: models[0]: a key must be text; put it in quotes"),
+        (MODELS + "sinks: {on: x}\n", "hub.yaml:2:9: sinks: a key must be text; put it in quotes"),
+    ],
+    ids=["number", "number-in-a-model", "yes-or-no", "null", "yes-or-no-in-a-model", "yes-or-no-in-sinks"],
+)
+def test_a_key_that_is_no_text_is_told(load: Load, text: str, line: str) -> None:
+    assert problem(load, text) == line
+
+
+# What only the options of sinks can be.
+
+
+class Nested(BaseModel):
+    model_config = STRICT
+
+    kind: Literal["plain"] = "plain"
+    depth: Annotated[int, Field(lt=3)] = 1
+
+
+class Other(BaseModel):
+    model_config = STRICT
+
+    kind: Literal["other"] = "other"
+
+
+def is_even(number: int) -> int:
+    if number % 2:
+        raise ValueError("must be even")
+    return number
+
+
+class Options(BaseModel):
+    model_config = STRICT
+
+    either: int | list[int] = 0
+    even: Annotated[int, AfterValidator(is_even)] = 0
+    letters: Annotated[str, Field(min_length=3, max_length=5)] = "abc"
+    several: Annotated[list[int], Field(min_length=2, max_length=3)] = [1, 2]
+    slug: Annotated[str, Field(pattern="^[a-z]+$")] = "a"
+    marks: set[str] = set()
+    pair: tuple[int, int] = (1, 2)
+    nested: Nested = Nested()
+    many: dict[str, Nested] = {}
+    maybe: Nested | None = None
+    tagged: Annotated[Nested | Other, Field(discriminator="kind")] = Nested()
+    below: Annotated[float, Field(lt=10)] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "where", "message"),
+    [
+        ("either", "x", "either", "must be a whole number, not text"),
+        ("even", 3, "even", "must be even"),
+        ("letters", "ab", "letters", "must be at least 3 characters long"),
+        ("letters", "abcdef", "letters", "must be at most 5 characters long"),
+        ("several", [1], "several", "must hold at least 2"),
+        ("several", [1, 2, 3, 4], "several", "must hold at most 3"),
+        ("slug", "A", "slug", "must match the pattern ^[a-z]+$"),
+        ("marks", "x", "marks", "must be a valid set"),
+        ("pair", "x", "pair", "must be a list, not text; write it in brackets, as [one, two]"),
+        ("nested", "x", "nested", "must be a mapping of keys to values, not text (known: kind, depth)"),
+        ("nested", {"dpeth": 1}, "nested.dpeth", "unknown key; did you mean 'depth'? (known: kind, depth)"),
+        ("nested", {"depth": 3}, "nested.depth", "must be less than 3"),
+        ("maybe", {"dpeth": 1}, "maybe.dpeth", "unknown key; did you mean 'depth'? (known: kind, depth)"),
+        ("tagged", {"kind": SECRET}, "tagged", "needs a 'kind': 'plain', 'other'"),
+        ("below", 10, "below", "must be less than 10.0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_whatever_is_wrong_is_said_once_and_in_the_same_words(
+    option: str, value: object, where: str, message: str
+) -> None:
+    checked, findings = check(Options, {option: value})
+    assert checked is None
+    assert [(dotted(finding.keys), finding.message) for finding in findings] == [(where, message)]
+
+
+def test_a_mistake_in_one_of_many_mappings_is_found_there() -> None:
+    _, findings = check(Options, {"many": {"a": {"depth": 1}, "b": {"depth": 9}, "c": 1}})
+    assert [dotted(finding.keys) for finding in findings] == ["many.b.depth", "many.c"]
+
+
+def test_what_is_right_is_given_back() -> None:
+    checked, findings = check(Options, {"either": [1], "even": 4})
+    assert (checked, findings) == (Options(either=[1], even=4), [])
 
 
 # Secrets.

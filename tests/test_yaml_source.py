@@ -197,6 +197,7 @@ def test_problems_can_be_sorted_by_place_whatever_the_file_is_called(name: str) 
     found = sorted((source.problem(keys, "") for keys in ways), key=source.position)
     assert [problem.path for problem in found] == ["a", "k2", "k2.x", "k9", "k10"]
     assert source.position(found[2]) == (4, 6)
+    assert source.position(Source(name, "").problem((), "is empty")) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -493,6 +494,7 @@ def test_a_scalar_that_cannot_be_read_is_told_and_stays_text(scalar: str) -> Non
 def test_half_a_character_is_told_and_never_handed_on() -> None:
     source = Source("hub.yaml", '"k\\ud800": 1\na: "\\ud83d\\ude00"\n')
     assert str(source.value).encode()
+    assert str(Source("hub.yaml", 'a: !x "\\ud800"').value).encode()
     assert [problem.where for problem in source.problems] == ["hub.yaml:1:1", "hub.yaml:2:4"]
     assert all("write the character itself" in problem.message for problem in source.problems)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from mlxhub_core.manager import HubManager
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+ECHO_SECONDS = 0.5
+"""Signals so soon after the first are its echo: `timeout`, `make` and service managers tell the whole group as well."""
 
 _FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
 
@@ -39,14 +43,18 @@ def config_option(command: F) -> F:
 @contextmanager
 def closing(hub: HubManager) -> Iterator[HubManager]:
     """Shut the hub down at the end, whatever happens; Ctrl-C or SIGTERM meanwhile kills what still takes its time."""
+    begin = 0.0
 
     def kill(_number: int, _frame: object) -> None:
+        if time.monotonic() - begin < ECHO_SECONDS:
+            return
         click.echo("killing what still runs", err=True)
         hub.kill()
 
     try:
         yield hub
     finally:
+        begin = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, kill)
         click.echo("stopping the models; Ctrl-C again kills those that take their time", err=True)
