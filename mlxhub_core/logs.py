@@ -49,7 +49,7 @@ def tail(path: Path, since: int = 0, lines: int = TAIL_LINES) -> tuple[str, ...]
             end = file.seek(0, os.SEEK_END)
             begin = since if since <= end else 0
             file.seek(max(begin, end - TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
+            text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")
     except OSError:
         return ()
     shown = text.rstrip().split("\n") if text.strip() else []

@@ -12,7 +12,7 @@ from typing import Self
 
 from mlxhub_core.errors import HubStateError
 from mlxhub_core.events import HubEvent
-from mlxhub_core.fanout import Fanout
+from mlxhub_core.fanout import CLOSE_DEADLINE, Fanout
 from mlxhub_core.observability import HubObservabilitySink, LoggingHubObservabilitySink, SinkStats
 from mlxhub_core.process import ProcessFactory, spawn
 from mlxhub_core.selection import Selected, select
@@ -51,7 +51,7 @@ class HubManager:
         self.config_path = Path(config_path)
         self._passed = observability_sink
         self._selected: dict[str, SinkSettings] = {}
-        self._reloading = threading.Lock()
+        self._reloading = threading.RLock()
         self._closed = False
         self._fanout = Fanout(_log_warning)
         self._supervisor = Supervisor(self._fanout.publish, _log_bug, process_factory=process_factory or spawn)
@@ -75,6 +75,10 @@ class HubManager:
             settings = load_settings(self.config_path)
             kept, fresh = self._compare_sinks(settings)
             added = select(settings, fresh)
+            # The last thing that can fail; only then is anything changed.
+            self._supervisor.reserve_ports(settings)
+            if self._closed:
+                raise HubStateError("the hub was shut down meanwhile")
             self._exchange_sinks(kept, added)
             return self._supervisor.apply(settings)
 
@@ -119,12 +123,17 @@ class HubManager:
         if self._closed:
             return {}
         self._supervisor.shutdown()
-        with self._reloading:
+        # A reload that hangs in the import of a sink must not keep the hub from ending: no model runs any more.
+        calm = self._reloading.acquire(timeout=CLOSE_DEADLINE)
+        try:
             if self._closed:
                 return {}
             self._closed = True
             self._supervisor.actor.finish()
             undelivered = self._fanout.remove(self._fanout.names())
+        finally:
+            if calm:
+                self._reloading.release()
         for name, count in undelivered.items():
             _log_warning(f"sink {name}: {count} events were not delivered")
         return undelivered

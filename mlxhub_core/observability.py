@@ -156,7 +156,8 @@ class LoggingHubObservabilitySink:
         """Log the failure, at warning, with what the model last wrote bound as ``hub_log_tail``."""
         tail = event.log_tail if event else ()
         log = self._bind(ctx, "model_failed", hub_exit_code=exit_code, hub_log_tail=tail)
-        log.warning("{} failed ({}); its output is in {}", ctx.name, _outcome(exit_code, event), ctx.log_path)
+        where = f"; its output is in {ctx.log_path}" if exit_code is not None else ""
+        log.warning("{} failed ({}){}", ctx.name, _outcome(exit_code, event), where)
 
     def model_restarting(self, ctx: HubModelContext, *, attempt: int, delay_seconds: float) -> None:
         """Log the coming restart, at warning."""

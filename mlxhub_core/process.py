@@ -23,8 +23,9 @@ import psutil
 from mlxhub_core import logs
 from mlxhub_core.launch import Launch
 
-GROUP_POLL = 0.02
-"""Seconds between looks at what is left of a process group whose leader ended when asked: no event tells of those."""
+GROUP_POLL = (0.02, 0.25)
+"""Seconds between looks at what is left of a process group whose leader has ended, at first and at most: no event tells
+when those end."""
 
 KILL_WAIT = 1.0
 """Seconds to wait until the killed are gone; one that hangs in the kernel for longer is not waited for."""
@@ -110,7 +111,7 @@ class _Child:
 
     def stop(self, grace: float) -> None:
         with self._lock:
-            if self._deadline is not None:
+            if self._deadline is not None or self._reaped:
                 return
             self._deadline = time.monotonic() + grace
             self._timer = threading.Timer(grace, self._force)
@@ -152,14 +153,18 @@ class _Child:
             self._await_group(until=time.monotonic() + KILL_WAIT)
 
     def _await_group(self, until: float) -> None:
+        pause = GROUP_POLL[0]
         while time.monotonic() < until and any(_others(self.pid)):
-            time.sleep(GROUP_POLL)
+            time.sleep(pause)
+            pause = min(pause * 1.5, GROUP_POLL[1])
 
 
 def _until_dead(pid: int) -> None:
     """Sleep until our child `pid` has ended, without reaping it: so its group's number stays its own."""
     if hasattr(os, "waitid"):
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        # No child: whoever embeds us ignores SIGCHLD, or waits for all children; it has ended all the same.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         return
     queue = select.kqueue()  # type: ignore[attr-defined, unused-ignore]  # macOS before Python 3.13
     try:

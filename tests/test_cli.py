@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -174,7 +175,7 @@ def test_start_with_models_that_all_fail_names_each_and_ends(mlxhub: Mlxhub, tmp
     assert "a: command: no program 'no-such-program' on the PATH" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
 def test_start_runs_until_it_is_told_to_stop_and_takes_the_models_along(
     start: Callable[[str], Running], number: signal.Signals
 ) -> None:
@@ -185,6 +186,53 @@ def test_start_runs_until_it_is_told_to_stop_and_takes_the_models_along(
     assert command.end() == 0
     assert "a stopped (SIGTERM)" in command.seen
     assert not model.is_running()
+
+
+def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_models(tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
+    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert process.stderr is not None
+    process.stderr.readline()
+    (model,) = psutil.Process(process.pid).children()
+    process.stderr.close()
+    process.terminate()
+    process.wait(20)
+    assert not model.is_running()
+
+
+def test_a_pipe_that_takes_no_more_words_keeps_nobody_from_stopping_the_models(tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
+    read, write = os.pipe()
+    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=write, stdin=subprocess.DEVNULL)
+    os.read(read, 1)
+    (model,) = psutil.Process(process.pid).children()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x")
+    os.set_blocking(write, True)
+    process.terminate()
+    wait_until(lambda: not model.is_running())
+    os.close(read)
+    os.close(write)
+    process.wait(20)
+
+
+def test_ctrl_c_ends_the_wait_for_a_reload(start: Callable[[str], Running], tmp_path: Path) -> None:
+    text = (
+        f"log_path: logs\nmodels: [{{name: a, default: true, stop_timeout: 600, command: {DEAF}, env: {{A: '%s'}}}}]\n"
+    )
+    command = start(text % 1)
+    command.until("a is ready")
+    command.until("Ctrl-C stops everything")
+    (tmp_path / "hub.yaml").write_text(text % 2)
+    command.process.send_signal(signal.SIGHUP)
+    command.process.send_signal(signal.SIGINT)
+    command.until("Ctrl-C again kills")
+    threading.Event().wait(ECHO_SECONDS + 0.1)
+    command.process.send_signal(signal.SIGINT)
+    assert command.end() == 0
+    assert command.seen.count("a started") == 1
 
 
 def test_a_signal_that_comes_twice_at_once_is_no_impatience(start: Callable[[str], Running]) -> None:

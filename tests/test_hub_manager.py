@@ -18,6 +18,7 @@ from loguru import logger
 
 from mlxhub_core import (
     ConfigError,
+    HubError,
     HubManager,
     HubModelContext,
     HubObservabilitySink,
@@ -310,6 +311,19 @@ def test_a_sink_that_is_not_installed_leaves_the_running_hub_as_it_was(
     before = hub.get_status(), [stats.name for stats in hub.sink_stats()]
     write(config, entry("b", FOREVER, default="true"), top="sinks:\n  nosuch:\n    port: 1\n")
     with pytest.raises(ConfigError, match=r"hub\.yaml:3:3: sinks\.nosuch: no installed sink is called 'nosuch'"):
+        hub.reload()
+    assert (hub.get_status(), [stats.name for stats in hub.sink_stats()]) == before
+
+
+def test_a_host_that_cannot_be_listened_on_leaves_models_and_sinks_as_they_were(
+    hub: HubManager, config: Path, sink: RecordingSink
+) -> None:
+    write(config, entry("a", FOREVER, default="true"))
+    hub.reload()
+    before = hub.get_status(), [stats.name for stats in hub.sink_stats()]
+    top = "host: no-such-host.invalid\nsinks: {loguru: off}\n"
+    write(config, entry("a", FOREVER, default="true"), entry("b", SERVER % "", default="true"), top=top)
+    with pytest.raises(HubError, match=r"no-such-host\.invalid"):
         hub.reload()
     assert (hub.get_status(), [stats.name for stats in hub.sink_stats()]) == before
 

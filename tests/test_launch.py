@@ -301,6 +301,20 @@ def test_a_program_found_through_a_relative_path_has_its_absolute_name(
     assert launch.argv == (str(path),)
 
 
+def test_everything_is_absolute_even_if_hub_yaml_was_named_relatively(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = program(tmp_path / "serve")
+    launch = prepared(Path(), command=["./serve"])
+    assert (launch.argv, launch.cwd) == ((str(path),), tmp_path)
+
+
+def test_a_working_directory_in_the_home_directory_is_found(tmp_path: Path) -> None:
+    (tmp_path / "home" / "work").mkdir(parents=True)
+    assert prepared(tmp_path, command=["/bin/sh"], working_directory="~/work").cwd == tmp_path / "home" / "work"
+
+
 # The environment.
 
 
@@ -532,6 +546,9 @@ MISSING: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "model": (
         {"model_path": "/no/such/model"}, ["model_path: /no/such/model is not there", "Hugging Face"],
+    ),
+    "model at the root": (
+        {"model_path": "/no-such-model"}, ["model_path: /no-such-model is not there"],
     ),
     "model beside hub.yaml": (
         {"model_path": "./models/qwen"}, ["model_path: {tmp}/models/qwen is not there"],

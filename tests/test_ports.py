@@ -213,6 +213,12 @@ def test_a_port_that_a_stranger_holds_is_skipped(tmp_path: Path) -> None:
         assert min(ports_of(book, "ab")) > port
 
 
+def test_the_last_port_of_all_is_given_too(tmp_path: Path) -> None:
+    book = PortBook(HOST, LAST)
+    book.assign(iter(automatic(tmp_path, "a")))
+    assert book.port_of("a") == LAST
+
+
 def test_an_explicit_port_is_kept_even_if_it_is_busy_now(tmp_path: Path, book: PortBook) -> None:
     with stranger() as port:
         book.assign(models(tmp_path, a={**AUTOMATIC, "port": port}))
@@ -244,8 +250,13 @@ def test_a_model_gets_a_port_if_it_has_a_use_for_one(
     model = models(tmp_path, a=entry)
     book.assign(model)
     assert (book.port_of("a") is not None) == wanted
-    if not wanted:
-        assert book.claim(model[0]) is None
+
+
+def test_a_model_without_a_port_claims_none_and_needs_no_host(tmp_path: Path, book: PortBook) -> None:
+    (model,) = models(tmp_path, a={"command": ["serve"]})
+    book.host = "a..b"
+    book.assign([model])
+    assert book.claim(model) is None
 
 
 @pytest.mark.parametrize(

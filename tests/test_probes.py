@@ -106,8 +106,10 @@ COMPLETION = http(200, '{"object": "text_completion", "choices": [{"text": "!", 
 # Health: of a server that is not mlx_lm's.
 
 
-@pytest.mark.parametrize("body", ["", '{"status": "ok"}', "not ready"], ids=["nothing", "JSON", "any words"])
-def test_200_on_health_is_ready_whatever_it_says(body: str) -> None:
+@pytest.mark.parametrize(
+    "body", [b"", b'{"status": "ok"}', b"not ready", b"\xff\xfe"], ids=["nothing", "JSON", "any words", "no UTF-8"]
+)
+def test_200_on_health_is_ready_whatever_it_says(body: bytes) -> None:
     assert asked(http(200, body)) == ProbeResult(ready=True, detail="")
 
 
@@ -132,9 +134,9 @@ def test_a_health_answer_whose_body_never_comes_is_an_answer(monkeypatch: pytest
         assert probe(Target(HOST, server.port)).ready
 
 
-def test_a_health_answer_without_an_end_is_not_read_to_it() -> None:
-    with serving(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * MAX_ANSWER, keep_open=True) as server:
-        assert probe(Target(HOST, server.port)).ready
+def test_an_answer_without_an_end_is_not_read_to_it() -> None:
+    with serving(b"HTTP/1.1 500 No\r\n\r\n" + b"x" * MAX_ANSWER, keep_open=True) as server:
+        assert probe(Target(HOST, server.port)).detail.startswith("HTTP 500 xxx")
 
 
 def test_a_detail_is_short_and_on_one_line_and_does_nothing_to_a_terminal() -> None:
@@ -206,10 +208,15 @@ def test_nobody_is_not_ready(model: str | None) -> None:
     assert probe(Target(HOST, unused_port(), model)) == ProbeResult(ready=False, detail="Connection refused")
 
 
-@pytest.mark.parametrize("model", [None, MODEL], ids=["health", "completion"])
-def test_one_who_accepts_but_does_not_answer_is_not_ready(model: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "HEALTH_TIMEOUT", 0.05)
-    monkeypatch.setattr(probes, "COMPLETION_TIMEOUT", 0.05)
+@pytest.mark.parametrize(
+    ("model", "timeout"),
+    [(None, "HEALTH_TIMEOUT"), (MODEL, "COMPLETION_TIMEOUT")],
+    ids=["health", "completion"],
+)
+def test_one_who_accepts_but_does_not_answer_is_not_ready(
+    model: str | None, timeout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, timeout, 0.05)
     with serving(b"", keep_open=True) as server:
         assert probe(Target(HOST, server.port, model)) == ProbeResult(ready=False, detail="timed out")
 
@@ -280,12 +287,17 @@ def test_a_connection_that_meets_itself_is_refused_and_leaves_the_port_free(
 # Whom it asks.
 
 
-@pytest.mark.parametrize(("told", "listens"), [("::1", "::1"), ("::", "::1"), ("0.0.0.0", HOST), ("localhost", HOST)])
-def test_a_server_is_found_on_the_host_that_it_was_told(told: str, listens: str) -> None:
+@pytest.mark.parametrize(
+    ("told", "listens", "asked_for"),
+    [("::1", "::1", "[::1]"), ("::", "::1", "[::1]"), ("0.0.0.0", HOST, HOST), ("localhost", HOST, "localhost")],
+    ids=["IPv6", "all of IPv6", "all of IPv4", "localhost"],
+)
+def test_a_server_is_found_on_the_host_that_it_was_told(told: str, listens: str, asked_for: str) -> None:
     if told == "localhost" and socket.getaddrinfo("localhost", 1)[0][4][0] != HOST:
         listens = "::1"
     with serving(http(200), listens) as server:
         assert probe(Target(told, server.port)).ready
+    assert f"Host: {asked_for}:{server.port}" in server.head
 
 
 def test_no_proxy_of_the_users_stands_between(monkeypatch: pytest.MonkeyPatch) -> None:

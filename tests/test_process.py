@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,10 +120,27 @@ def test_truncating_a_log_leaves_no_hole(run: Start) -> None:
     assert "\0" not in child.until_it_says("more")
 
 
-def test_stdin_is_empty(run: Start) -> None:
-    child = run("import sys; print(repr(sys.stdin.read()))")
-    child.exit()
+def test_stdin_is_empty_whatever_the_hubs_own_is(run: Start) -> None:
+    read, write = os.pipe()
+    os.write(write, b"not for the model")
+    os.close(write)
+    kept = os.dup(0)
+    os.dup2(read, 0)
+    try:
+        child = run("import sys; print(repr(sys.stdin.read()))")
+        child.exit()
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(read)
     assert child.text() == "''\n"
+
+
+def test_a_stop_after_the_end_leaves_no_timer_behind(run: Start) -> None:
+    child = run("")
+    child.exit()
+    child.process.stop(grace=600)
+    wait_until(lambda: not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)])
 
 
 def test_a_process_leads_its_own_session_and_group(run: Start) -> None:

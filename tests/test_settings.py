@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -483,6 +484,14 @@ def test_every_key_a_model_has_in_the_seeds_file_is_known_here() -> None:
     assert not set(HUB_KEYS) & set(HubFile.model_fields)
 
 
+@pytest.mark.parametrize(("key", "advice"), MODEL_KEYS.items(), ids=list(MODEL_KEYS))
+def test_what_is_to_be_written_instead_of_a_key_of_the_seed_is_right(load: Load, key: str, advice: str) -> None:
+    written = re.findall(r"`(options: [^`]+|default: true)`", advice)
+    assert written or any(words in advice for words in ("remove it", "`log_path:`", "`host:`", "`command:`"))
+    for entry in written:
+        assert load(f"models: [{{name: a, model_path: x, {entry}}}]\n").warnings == ()
+
+
 def test_an_unknown_key_beside_those_of_the_seed_is_still_a_mistake(load: Load) -> None:
     assert "models[0].modle_type: unknown key" in problem(load, "models: [{name: a, model_path: x, modle_type: lm}]\n")
 
@@ -614,6 +623,11 @@ def test_a_group_has_room_for_its_models_that_start_with_the_hub(load: Load) -> 
     line = problem(load, models + "groups: [{name: g, max_loaded: 2}]\n")
     assert line.startswith("hub.yaml:5:20: groups[0].max_loaded: 2 is too few for the group's 3 models")
     assert "(m0, m1, m2)" in line
+
+
+def test_a_group_without_a_name_is_not_the_group_of_models_without_one(load: Load) -> None:
+    models = "models:\n" + "".join(f"  - {{name: m{i}, model_path: x, default: yes}}\n" for i in range(3))
+    assert problem(load, models + "groups: [{max_loaded: 1}]\n") == "hub.yaml:5:10: groups[0].name: is required"
 
 
 # Numbers, ports, hosts.
@@ -804,6 +818,7 @@ def test_a_path_to_the_file_in_an_unknown_home_is_told() -> None:
         ("model_path: x, health: off", "health: is for `command:` models; mlx_lm server is asked for one token"),
         ("default: yes", "model_path: is required: a directory or a name on the Hugging Face hub; or give a"),
         ("command: []", "command: must not be empty"),
+        ("command: 7", "command: must be a list, not a number"),
         ("command: a --b", "command: must be a list, not text; write it in brackets, as [one, two]"),
         ("command: [a, {port}]", "command[1]: must be text, not a mapping; put text with braces in quotes"),
         ("command: [a], options: {b: 1}", "options: is for mlx_lm server; with `command:` write it there"),
@@ -830,6 +845,11 @@ def test_an_entry_that_is_no_mapping_comes_with_the_keys_it_may_have(load: Load,
     line = problem(load, f"models: [{entry}]\n")
     assert line.startswith("hub.yaml:1:10: models[0]: must be a mapping of keys to values, not ")
     assert "(known: name, model_path, default, " in line
+
+
+def test_a_word_that_only_ends_like_a_flag_of_the_hub_is_the_users_own(load: Load) -> None:
+    args = ["--draft-model", "a/model", "--log-level=DEBUG", "myport", "--", "port"]
+    assert model(load, f"model_path: x, args: [{', '.join(args)}]").args == args
 
 
 def test_placeholders_that_the_hub_fills_and_other_braces_are_kept_as_written(load: Load) -> None:

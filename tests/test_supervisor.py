@@ -55,7 +55,7 @@ class Play:
         self.probes: list[tuple[Target, Callable[[ProbeResult], None]]] = []
         self.bugs: list[BaseException] = []
         self.broken: set[str] = set()
-        self.seen: dict[str, ModelState] = {}
+        self.on_event: Callable[[str], object] = lambda hook: None
         self.supervisor = Supervisor(
             self._publish,
             self.bugs.append,
@@ -69,6 +69,7 @@ class Play:
 
     def _publish(self, hook: str, arguments: dict[str, Any]) -> None:
         self.events.append((hook, arguments))
+        self.on_event(hook)
 
     def _spawn(self, launch: Launch, log: Path, on_exit: Callable[[Exit], None]) -> FakeProcess:
         if log.stem in self.broken:
@@ -213,6 +214,14 @@ HISTORIES: dict[str, tuple[list[Step], list[str], ModelState]] = {
             "failed 3 crash in 2.0", "restarting", "started restart", "ready",
             "failed 3 crash in 4.0", "restarting",
         ],
+        ModelState.BACKOFF,
+    ),
+    "a start by hand forgets the restart that was due": (
+        [
+            lambda p: p.end("a", 3), lambda p: p.wait(0.5), lambda p: p.start("a"), lambda p: p.end("a", 3),
+            lambda p: p.wait(0.6),
+        ],
+        ["failed 3 crash in 1.0", "restarting", "started operator", "ready", "failed 3 crash in 1.0", "restarting"],
         ModelState.BACKOFF,
     ),
     "a restart stops and starts": (
@@ -432,6 +441,41 @@ def test_whoever_is_answered_finds_the_same_in_the_status(play: Play) -> None:
     assert seen == [ModelState.STARTING]
 
 
+def test_whoever_is_told_of_an_event_finds_the_same_in_the_status(play: Play) -> None:
+    seen: list[tuple[str, ModelState]] = []
+    play.on_event = lambda hook: seen.append((hook, play.status("a").state))
+    play.end("a", 3)
+    play.wait(1)
+    play.stop("a")
+    play.end("a", -15)
+    assert seen == [
+        ("model_failed", ModelState.BACKOFF),
+        ("model_restarting", ModelState.BACKOFF),
+        ("model_started", ModelState.STARTING),
+        ("model_ready", ModelState.READY),
+        ("model_stopped", ModelState.STOPPED),
+    ]
+
+
+def test_a_stop_that_makes_no_event_is_in_the_status_too_when_it_is_answered(play: Play) -> None:
+    play.end("a", 3)
+    reply: Future[Any] = Future()
+    seen: list[ModelState] = []
+    reply.add_done_callback(lambda _: seen.append(play.status("a").state))
+    play.supervisor.actor.tell(say.Stop("a", reply))
+    play.settle()
+    assert seen == [ModelState.STOPPED]
+
+
+def test_all_who_ask_for_the_same_start_are_answered(play: Play) -> None:
+    play.stop("a")
+    replies = [play.start("a"), play.start("a"), play.restart("a")]
+    assert not any(reply.done() for reply in replies)
+    play.end("a", -15)
+    assert [reply.result() for reply in replies] == [None, None, None]
+    assert play.story("a")[2:] == ["stopped -15 operator", "started operator", "ready"]
+
+
 def test_unknown_models_are_refused_with_the_nearest_name(tmp_path: Path) -> None:
     play = Play(tmp_path, hub(model("qwen3-4b"), model("other")))
     error = play.start("qwen-4b").exception()
@@ -491,7 +535,7 @@ def test_a_crash_frees_the_place_and_the_restart_waits_for_one(tmp_path: Path) -
     assert play.start("b").result() is None
     play.wait(1.0)
     assert play.status("a").state is ModelState.BACKOFF
-    assert play.status("a").reason == "waits for a place in its group"
+    assert play.status("a").reason == "waits for a place in its group, or for its port"
     play.stop("b")
     play.end("b", -15)
     play.wait(1.0)
@@ -573,6 +617,40 @@ def test_ports_stay_over_a_reload(tmp_path: Path) -> None:
     assert len(set(ports.values())) == 2
     play.reload(hub(model("b", default="true", command=SERVER), model("a", default="true", command=SERVER)))
     assert {status.name: status.port for status in play.supervisor.status()} == ports
+
+
+def test_a_renamed_model_gets_its_port_when_the_old_one_has_ended(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", default="true", command=SERVER, port="29871")))
+    reply = play.reload(hub(model("b", default="true", command=SERVER, port="29871")))
+    assert play.status("b").state is ModelState.STOPPED
+    play.end("a", -15)
+    assert reply.result().started == ("b",)
+    assert play.status("b").port == 29871
+
+
+def test_two_models_can_exchange_their_ports(tmp_path: Path) -> None:
+    def text(a: str, b: str) -> str:
+        return hub(*(model(n, default="true", command=SERVER, port=p) for n, p in (("a", a), ("b", b))))
+
+    play = Play(tmp_path, text("29871", "29872"))
+    reply = play.reload(text("29872", "29871"))
+    play.end("a", -15)
+    assert play.status("a").state is ModelState.STOPPED, "its new port is still in use by b"
+    play.end("b", -15)
+    assert reply.result().started == ("a", "b")
+    assert [status.port for status in play.supervisor.status()] == [29872, 29871]
+
+
+def test_a_model_moves_out_of_a_port_that_hub_yaml_now_gives_to_another(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", default="true", command=SERVER)))
+    port = play.status("a").port
+    reply = play.reload(
+        hub(model("a", default="true", command=SERVER), model("b", default="true", command=SERVER, port=str(port)))
+    )
+    play.end("a", -15)
+    assert (reply.result().started, reply.result().stopped) == (("a", "b"), ("a",))
+    assert play.status("b").port == port
+    assert play.status("a").port != port
 
 
 def test_after_shutdown_nothing_starts(play: Play) -> None:

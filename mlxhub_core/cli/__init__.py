@@ -5,8 +5,11 @@ Exit codes: 0 ok; 1 it could not be done; 2 hub.yaml or the command line is wron
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
+import threading
 
 import click
 
@@ -59,7 +62,18 @@ def main() -> None:
     except HubError as error:
         _show(error)
         code = error.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """End, also if a sink has left a thread that would keep the interpreter waiting for it."""
+    others = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
+    if others:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _show(error: HubError) -> None:
@@ -70,6 +84,4 @@ def _show(error: HubError) -> None:
 
 
 def _no_colour() -> bool:
-    import os
-
     return bool(os.environ.get("NO_COLOR"))

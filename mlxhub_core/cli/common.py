@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+"""What ends a command that runs models: each would leave them behind if it were not heeded."""
 ECHO_SECONDS = 0.5
 """Signals so soon after the first are its echo: `timeout`, `make` and service managers tell the whole group as well."""
 
@@ -43,28 +47,39 @@ def config_option(command: F) -> F:
 @contextmanager
 def closing(hub: HubManager) -> Iterator[HubManager]:
     """Shut the hub down at the end, whatever happens; Ctrl-C or SIGTERM meanwhile kills what still takes its time."""
+    # Where children are reaped by themselves nobody would learn how, or that, a model ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     begin = 0.0
 
     def kill(_number: int, _frame: object) -> None:
-        if time.monotonic() - begin < ECHO_SECONDS:
-            return
-        click.echo("killing what still runs", err=True)
-        hub.kill()
+        if time.monotonic() - begin >= ECHO_SECONDS:
+            hub.kill()
+            say("killing what still runs")
 
     try:
         yield hub
     finally:
         begin = time.monotonic()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in END_SIGNALS:
             signal.signal(number, kill)
-        click.echo("stopping the models; Ctrl-C again kills those that take their time", err=True)
-        hub.shutdown()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # In a thread of its own: this one may be held up by a terminal, or a pipe, that takes no more words.
+        stopper = threading.Thread(target=hub.shutdown, name="shutdown")
+        stopper.start()
+        say("stopping the models; Ctrl-C again kills those that take their time")
+        stopper.join()
+
+
+def say(words: str, colour: str | None = None) -> None:
+    """Tell the person, on standard error. Nobody being there to hear it must not keep the hub from its duty."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        click.echo(style(words, colour) if colour else words, err=True)
 
 
 def show_warnings(warnings: tuple[Problem, ...]) -> None:
     """What works but deserves a word, on standard error."""
     for warning in warnings:
-        click.echo(style(f"warning: {warning}", "yellow"), err=True)
+        say(f"warning: {warning}", "yellow")
 
 
 def style(text: str, colour: str) -> str:
@@ -78,7 +93,10 @@ def log_to(write: Callable[[str], Any] | None = None, *, level: str = "INFO", co
 
     if colour is None:
         # Loguru itself does not heed NO_COLOR, and would colour a pipe on some build machines.
-        colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        colour = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     logger.remove()
+    target = write or sys.stderr
+    if target is None:  # started with standard error closed
+        return
     # diagnose=False: a traceback must not show the values of variables, which may be secrets.
-    logger.add(write or sys.stderr, level=level, format=_FORMAT, colorize=colour, diagnose=False, backtrace=False)
+    logger.add(target, level=level, format=_FORMAT, colorize=colour, diagnose=False, backtrace=False)

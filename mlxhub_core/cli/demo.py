@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mlxhub_core.cli.common import closing, log_to
+from mlxhub_core.cli.common import END_SIGNALS, closing, log_to
 from mlxhub_core.cli.table import status_table
 from mlxhub_core.errors import HubError
 from mlxhub_core.launch import mlx_is_missing
@@ -87,10 +87,11 @@ def demo(directory: Path, once: bool) -> None:
         raise HubError(f"the demo runs real models and needs {advice}")
     log_to(lambda line: console.print(Text.from_ansi(line.rstrip("\n")), soft_wrap=True), colour=console.is_terminal)
     config = _write_files(directory)
-    console.print(f"Wrote two models of 26 KB and [bold]{config}[/].")
+    console.print(Text.assemble("Wrote two models of 26 KB and ", (str(config), "bold"), "."))
     watcher = RecordingSink()
     stay = console.is_terminal and sys.stdin.isatty() and not once
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (*END_SIGNALS, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     started = time.monotonic()
     try:
         with closing(HubManager(config, observability_sink=watcher)) as hub:
@@ -101,7 +102,7 @@ def demo(directory: Path, once: bool) -> None:
     except KeyboardInterrupt:
         if not stay:
             raise
-    console.print(_summary(watcher, time.monotonic() - started, config))
+    console.print(Text(_summary(watcher, time.monotonic() - started, config)))
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -109,10 +110,13 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def _write_files(directory: Path) -> Path:
-    for name, reply in REPLIES.items():
-        write_tiny_model(directory / "models" / name, reply)
     config = directory / "hub.yaml"
-    config.write_text(HUB_YAML, encoding="utf-8")
+    try:
+        for name, reply in REPLIES.items():
+            write_tiny_model(directory / "models" / name, reply)
+        config.write_text(HUB_YAML, encoding="utf-8")
+    except OSError as error:
+        raise HubError(f"cannot write to {directory} ({error.strerror}); name another with --dir") from None
     return config
 
 
@@ -178,14 +182,16 @@ class _Show:
         self._act(f"{name} is killed: kill -9 {victim.pid}")
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
-        failure = self._watcher.wait_for("model_failed", name)
+        failure = self._watcher.wait_for("model_failed", name, timeout=READY_TIMEOUT)
         event = failure.event
         self._console.print(
             Panel(
                 Text("\n".join(event.log_tail[-5:]), style="dim"),
-                title=f"event model_failed: {name}, exit code {failure.arguments['exit_code']} ({event.signal}), "
-                f"up {event.uptime_seconds:.1f} s, restart in {event.restart_in:.1f} s",
-                subtitle=f"the end of {victim.log_path}",
+                title=Text(
+                    f"event model_failed: {name}, exit code {failure.arguments['exit_code']} ({event.signal}), "
+                    f"up {event.uptime_seconds:.1f} s, restart in {event.restart_in:.1f} s"
+                ),
+                subtitle=Text(f"the end of {victim.log_path}"),
                 title_align="left",
                 subtitle_align="left",
             )

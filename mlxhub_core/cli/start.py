@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import queue
 import signal
-from collections.abc import Mapping
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlxhub_core.cli.common import closing, config_option, log_to, show_warnings, style
-from mlxhub_core.errors import EXIT_FAILED, ConfigError, HubError
+from mlxhub_core.cli.common import END_SIGNALS, closing, config_option, log_to, say, show_warnings
+from mlxhub_core.errors import EXIT_FAILED, HubError
 
 if TYPE_CHECKING:
     from mlxhub_core.manager import HubManager
+    from mlxhub_core.settings import HubSettings
+    from mlxhub_core.supervisor import ReloadResult
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # What the command waits for: the number of a signal, or the outcome of a reload.
+    Happening = int | ReloadResult | HubError
 
 
 @click.command()
@@ -29,43 +32,79 @@ def start(config: Path, foreground: bool) -> None:  # noqa: ARG001  # kept for s
     second Ctrl-C kills them.
     """
     from mlxhub_core.manager import HubManager
+
+    settings = _read(config)
+    happenings = _listen_to_signals()
+    with closing(HubManager(config)) as hub:
+        outcome = _reload(hub, happenings)
+        if isinstance(outcome, HubError):
+            raise outcome
+        if outcome is None:
+            return
+        _show_failed(outcome)
+        if not outcome.started:
+            if not outcome.failed:
+                say("nothing to run: no model in hub.yaml has `default: true`")
+            raise SystemExit(EXIT_FAILED)
+        say(f"{config}: logs in {settings.log_path}; Ctrl-C stops everything")
+        _serve(hub, happenings)
+
+
+def _read(config: Path) -> HubSettings:
+    """Check hub.yaml, show its warnings, and log as loudly as it says."""
     from mlxhub_core.settings import load_settings
 
     settings = load_settings(config)
     log_to(level=settings.log_level)
     show_warnings(settings.warnings)
-    asked = _listen_to_signals()
-    with closing(HubManager(config)) as hub:
-        failed = hub.reload().failed
-        _show_failed(failed)
-        if not any(model.pid for model in hub.get_status()):
-            _explain_nothing_runs(failed)
-            raise SystemExit(EXIT_FAILED)
-        click.echo(f"{config}: logs in {settings.log_path}; Ctrl-C stops everything", err=True)
-        while asked.get() == signal.SIGHUP:
-            _reload(hub)
+    return settings
 
 
-def _listen_to_signals() -> queue.SimpleQueue[int]:
+def _listen_to_signals() -> queue.SimpleQueue[Happening]:
     """A queue of the signals that come. A handler only puts its number there: it may interrupt anything."""
-    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in _SIGNALS:
-        signal.signal(number, lambda number, _frame: asked.put(number))
-    return asked
+    happenings: queue.SimpleQueue[Happening] = queue.SimpleQueue()
+    for number in (*END_SIGNALS, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: happenings.put(number))
+    return happenings
 
 
-def _reload(hub: HubManager) -> None:
+def _serve(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> None:
+    """Reload at each SIGHUP, until another signal comes."""
+    while happenings.get() == signal.SIGHUP:
+        try:
+            _read(hub.config_path)
+        except HubError as error:
+            outcome: ReloadResult | HubError | None = error
+        else:
+            outcome = _reload(hub, happenings)
+        if outcome is None:
+            return
+        if isinstance(outcome, HubError):
+            say(f"{outcome}\nhub.yaml was not applied; all goes on as before", "red")
+        else:
+            _show_failed(outcome)
+
+
+def _reload(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> ReloadResult | HubError | None:
+    """Apply hub.yaml in the background, so that a signal can end the wait; then the answer is None."""
+    threading.Thread(target=lambda: happenings.put(_outcome(hub)), name="reload", daemon=True).start()
+    again = False
+    while isinstance(happening := happenings.get(), int):
+        if happening != signal.SIGHUP:
+            return None
+        again = True
+    if again:
+        happenings.put(signal.SIGHUP)
+    return happening
+
+
+def _outcome(hub: HubManager) -> ReloadResult | HubError:
     try:
-        _show_failed(hub.reload().failed)
-    except ConfigError as error:
-        click.echo(style(f"{error}\nhub.yaml was not applied; all goes on as before", "red"), err=True)
+        return hub.reload()
+    except HubError as error:
+        return error
 
 
-def _show_failed(failed: Mapping[str, HubError]) -> None:
-    for error in failed.values():
-        click.echo(style(str(error), "red"), err=True)
-
-
-def _explain_nothing_runs(failed: Mapping[str, HubError]) -> None:
-    if not failed:
-        click.echo("nothing to run: no model in hub.yaml has `default: true`", err=True)
+def _show_failed(result: ReloadResult) -> None:
+    for error in result.failed.values():
+        say(str(error), "red")

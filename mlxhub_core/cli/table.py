@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from mlxhub_core.states import ModelState, ModelStatus
@@ -45,7 +46,7 @@ def _cells(model: ModelStatus) -> list[str]:
         uptime(model),
         str(model.restarts),
         "-" if model.exit_code is None else str(model.exit_code),
-        shortened(model.log_path),
+        escape(shortened(model.log_path)),
     ]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mlxhub_core.actor import Timer
-from mlxhub_core.errors import HubError, HubStateError, IllegalMoveError, LaunchError
+from mlxhub_core.errors import HubError, IllegalMoveError, LaunchError
 from mlxhub_core.events import HubModelContext, Reason
 from mlxhub_core.probes import ProbeResult, Target
 from mlxhub_core.process import Exit, Process
@@ -29,7 +29,8 @@ PROBE_GROWTH = 1.5
 MAX_PROBE_INTERVAL = 1.0
 """Seconds between two questions at most: as much later than it became ready may a model be called ready."""
 
-_RUNNING = frozenset({ModelState.STARTING, ModelState.READY, ModelState.UNHEALTHY})
+RUNNING = frozenset({ModelState.STARTING, ModelState.READY, ModelState.UNHEALTHY})
+"""The states in which a model has a process that was not asked to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,6 @@ class Lifecycle:
         self._state = ModelState.STOPPED
         self._reason: str | None = None
         self._run: Run | None = None
-        self._then: Reason | None = None
         self._timer: Timer | None = None
         self._failures = Failures()
         self._restarts = 0
@@ -120,7 +120,6 @@ class Lifecycle:
         self._started_at: float | None = None
         self._ready_at: float | None = None
         self._stopped_at: float | None = None
-        self._awaiting_start: list[Reply] = []
         self._awaiting_stop: list[Reply] = []
 
     @property
@@ -134,9 +133,9 @@ class Lifecycle:
         return self._state
 
     @property
-    def leaving(self) -> bool:
-        """Whether its process is about to end, and none will follow."""
-        return self._state is ModelState.STOPPING and self._then is None
+    def port(self) -> int | None:
+        """The port of its process; None if it has none."""
+        return self._run.started.port if self._run else None
 
     @property
     def ctx(self) -> HubModelContext:
@@ -165,31 +164,23 @@ class Lifecycle:
 
     # What may be asked of it.
 
-    def start(self, reason: Reason, reply: Reply) -> None:
-        """Run, unless it does. `reply` is answered when the process runs, or cannot be started."""
-        if self._state in _RUNNING:
-            self._world.answer([reply])
+    def start(self, reason: Reason, replies: list[Reply]) -> None:
+        """Run, unless it does. It must not be stopping. `replies` are answered when it runs, or cannot be started."""
+        if self._state in RUNNING:
+            self._world.answer(replies)
             return
-        self._awaiting_start.append(reply)
-        if self._state is ModelState.STOPPING:
-            self._then = reason
-        else:
-            self._start_afresh(reason)
+        self._cancel_timer()
+        self._failures = Failures()
+        self._restarts = 0
+        self._launch(reason, replies)
 
     def stop(self, reason: Reason, reply: Reply) -> None:
         """Do not run, and do not restart. `reply` is answered when the process has ended."""
         self._awaiting_stop.append(reply)
-        self._forget_start()
-        if self._state in _RUNNING:
+        if self._state in RUNNING:
             self._end_run(reason)
         elif self._state is not ModelState.STOPPING:
             self._rest(reason)
-
-    def restart(self, reason: Reason, reply: Reply) -> None:
-        """End the process if there is one, and run another. `reply` is answered when that one runs."""
-        if self._state in _RUNNING:
-            self._end_run(reason)
-        self.start(reason, reply)
 
     def kill(self) -> None:
         """If it is stopping, have that done at once."""
@@ -234,11 +225,11 @@ class Lifecycle:
         if self._state is not ModelState.BACKOFF:
             return
         if not place:
-            self._reason = "waits for a place in its group"
+            self._reason = "waits for a place in its group, or for its port"
             self._timer = self._world.after(self._world.rule.delay, RestartDue(self.name))
             return
         self._restarts += 1
-        self._launch(Reason.RESTART)
+        self._launch(Reason.RESTART, [])
 
     # How it does that.
 
@@ -248,32 +239,26 @@ class Lifecycle:
         self._state = state
         self._reason = reason
 
-    def _start_afresh(self, reason: Reason) -> None:
-        self._cancel_timer()
-        self._failures = Failures()
-        self._restarts = 0
-        self._launch(reason)
-
-    def _launch(self, reason: Reason) -> None:
+    def _launch(self, reason: Reason, replies: list[Reply]) -> None:
         run_id = uuid.uuid4().hex
         self._move(ModelState.STARTING, reason)
         try:
             started = self._world.launch(self.settings, run_id)
         except Exception as error:  # noqa: BLE001  # whatever it was, the model has no process now and must not seem to
-            self._on_launch_failure(run_id, reason, error)
+            self._world.answer(replies, self._on_launch_failure(run_id, reason, error))
             return
         self._run = run = Run(run_id, self.ctx, started, self._world.clock())
         self._started_at, self._ready_at, self._stopped_at = self._world.wall(), None, None
         self._announce(run, "model_started", reason, pid=started.process.pid)
-        self._world.answer(self._awaiting_start)
+        self._world.answer(replies)
         if started.target is None:
             self._on_ready(run)
         else:
             self._world.after(FIRST_PROBE, ProbeDue(self.name, run_id))
 
-    def _on_launch_failure(self, run_id: str, reason: Reason, error: Exception) -> None:
+    def _on_launch_failure(self, run_id: str, reason: Reason, error: Exception) -> HubError:
         if not isinstance(error, HubError):
-            error = LaunchError(self.name, f"cannot be started: {getattr(error, 'strerror', None) or error}")
+            error = LaunchError(self.name, f"cannot be started: {_said(error)}")
         about = {"run_id": run_id, "reason": Reason.SPAWN_ERROR, "detail": str(error)}
         if reason is Reason.RESTART:
             self._fail(self.ctx, None, about, uptime=0.0)
@@ -281,7 +266,7 @@ class Lifecycle:
             # It was somebody's wish, and that somebody is told: trying again by ourselves would surprise them.
             self._move(ModelState.FAILED, str(error))
             self._world.announce("model_failed", about, ctx=self.ctx, exit_code=None)
-        self._world.answer(self._awaiting_start, error)
+        return error
 
     def _starting_run(self, run_id: str) -> Run | None:
         run = self._run
@@ -309,9 +294,6 @@ class Lifecycle:
         self._move(ModelState.STOPPED, run.stop_reason)
         self._announce_end(run, "model_stopped", run.stop_reason, outcome)
         self._world.answer(self._awaiting_stop)
-        if self._then is not None:
-            reason, self._then = self._then, None
-            self._start_afresh(reason)
 
     def _on_unasked_exit(self, run: Run, outcome: Exit) -> None:
         if outcome.code == 0:
@@ -366,14 +348,17 @@ class Lifecycle:
             "log_tail": outcome.tail,
         }
 
-    def _forget_start(self) -> None:
-        self._then = None
-        self._world.answer(self._awaiting_start, HubStateError(f"{self.name}: was stopped before it started"))
-
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _said(error: Exception) -> str:
+    """What an exception says, with the file that an OSError is about."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
 def _signal_name(code: int) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from mlxhub_core import logs
 from mlxhub_core.actor import Actor, Timer
-from mlxhub_core.errors import GroupFullError, HubError, HubStateError, UnknownModelError
+from mlxhub_core.errors import GroupFullError, HubError, HubStateError, LaunchError, ModelError, UnknownModelError
 from mlxhub_core.events import HubEvent, Reason
 from mlxhub_core.launch import Launch, prepare
 from mlxhub_core.ports import PortBook
@@ -21,7 +21,7 @@ from mlxhub_core.restart import RestartRule
 from mlxhub_core.settings import HubSettings, ModelSettings
 from mlxhub_core.states import ALIVE, ModelState, ModelStatus
 from mlxhub_core.supervisor import messages as say
-from mlxhub_core.supervisor.lifecycle import Lifecycle, Started
+from mlxhub_core.supervisor.lifecycle import RUNNING, Lifecycle, Started
 from mlxhub_core.supervisor.plan import Plan, ReloadResult, make_plan
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Supervisor:
         self._settings: HubSettings | None = None
         self._ports: PortBook | None = None
         self._models: dict[str, Lifecycle] = {}
-        self._waiting: dict[str, tuple[Reason, say.Reply]] = {}
+        self._waiting: dict[str, tuple[Reason, list[say.Reply]]] = {}
         self._closing = False
         self._seq = 0
         self._snapshot: tuple[ModelStatus, ...] = ()
@@ -95,6 +95,10 @@ class Supervisor:
     def restart_model(self, name: str) -> None:
         """Stop a model if it runs and start it; returns when the new process runs. Raises HubError."""
         self._ask(lambda reply: say.Restart(name, reply))
+
+    def reserve_ports(self, settings: HubSettings) -> None:
+        """Find a port for each model of `settings`, and start or stop none. Raises HubError and changes nothing."""
+        self._ask(lambda reply: say.Reserve(settings, reply))
 
     def apply(self, settings: HubSettings) -> ReloadResult:
         """Make the models be as `settings` say; returns when that is done. Raises HubError and changes nothing."""
@@ -141,6 +145,10 @@ class Supervisor:
                 self._restart(self._model(name), Reason.OPERATOR, reply)
             case say.Apply(settings, apply_reply):
                 self._apply(settings, apply_reply)
+            case say.Reserve(settings, reply):
+                self._refuse_if_closing()
+                self._assign_ports(settings)
+                self.answer([reply])
             case say.Shutdown(reply):
                 self._shut_down(reply)
             case say.Kill():
@@ -164,24 +172,24 @@ class Supervisor:
             case say.Probed(_, run_id, result):
                 model.on_probed(run_id, result)
             case say.RestartDue():
-                model.on_restart_due(place=len(self._group_mates(model)) < self._places(model))
+                model.on_restart_due(place=self._has_place(model))
 
     def _settle(self) -> None:
         """After each message: forget who is gone, let in who waits, and take the picture that `status` shows."""
         for name, model in list(self._models.items()):
             if model.retired and model.state not in ALIVE:
                 del self._models[name]
-        for name, (reason, reply) in list(self._waiting.items()):
-            self._let_in(self._models[name], reason, reply)
+        for name, (reason, replies) in list(self._waiting.items()):
+            self._let_in(self._models[name], reason, replies)
         self._take_snapshot()
 
-    def _let_in(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
+    def _let_in(self, model: Lifecycle, reason: Reason, replies: list[say.Reply]) -> None:
         try:
-            if self._must_wait(model):
+            if model.state is ModelState.STOPPING or self._must_wait(model):
                 return
-            model.start(reason, reply)
-        except GroupFullError as error:
-            self.answer([reply], error)
+            model.start(reason, replies)
+        except ModelError as error:
+            self.answer(replies, error)
         del self._waiting[model.name]
 
     def _take_snapshot(self) -> None:
@@ -199,31 +207,30 @@ class Supervisor:
 
     def _start(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
         self._refuse_if_closing()
-        if model.state not in ALIVE and self._must_wait(model):
-            self._forget_waiting(model)
-            self._waiting[model.name] = (reason, reply)
+        if model.state is ModelState.STOPPING or (model.state not in RUNNING and self._must_wait(model)):
+            self._queue(model, reason, reply)
         else:
-            model.start(reason, reply)
+            model.start(reason, [reply])
 
     def _stop(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
-        self._forget_waiting(model)
+        _, replies = self._waiting.pop(model.name, (reason, []))
+        self.answer(replies, HubStateError(f"{model.name}: was stopped before it started"))
         model.stop(reason, reply)
 
     def _restart(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
-        if model.state in ALIVE:
-            self._refuse_if_closing()
-            model.restart(reason, reply)
-        else:
-            self._start(model, reason, reply)
+        self._refuse_if_closing()
+        if model.state in RUNNING:
+            model.stop(reason, say.Reply())
+        self._start(model, reason, reply)
+
+    def _queue(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
+        """Have it started as soon as it has ended, and has a place and its port."""
+        _, replies = self._waiting.setdefault(model.name, (reason, []))
+        replies.append(reply)
 
     def _refuse_if_closing(self) -> None:
         if self._closing:
             raise HubStateError("the hub is shutting down; start it again first")
-
-    def _forget_waiting(self, model: Lifecycle) -> None:
-        _, reply = self._waiting.pop(model.name, (None, None))
-        if reply is not None:
-            self.answer([reply], HubStateError(f"{model.name}: another command came before it could start"))
 
     def _shut_down(self, reply: say.Reply) -> None:
         if not self._closing:
@@ -250,20 +257,40 @@ class Supervisor:
         return group.max_loaded if group and group.max_loaded is not None else float("inf")
 
     def _must_wait(self, model: Lifecycle) -> bool:
-        """Whether a place of its group is about to become free. Raises GroupFullError if none is."""
+        """Whether what it needs is about to become free: a place in its group, its port.
+
+        Raises:
+            GroupFullError, LaunchError: another model has it and keeps it.
+        """
         mates, places = self._group_mates(model), self._places(model)
-        staying = [mate.name for mate in mates if not mate.leaving]
+        staying = [mate.name for mate in mates if mate.state is not ModelState.STOPPING or mate.name in self._waiting]
         if len(staying) >= places:
             raise GroupFullError(model.name, str(model.settings.group), int(places), staying)
-        return len(mates) >= places
+        owner = self._owner_of_its_port(model)
+        if owner is not None and owner.state is not ModelState.STOPPING:
+            raise LaunchError(
+                model.name, f"port {owner.port} is in use by {owner.name}; stop or restart that one first"
+            )
+        return len(mates) >= places or owner is not None
+
+    def _has_place(self, model: Lifecycle) -> bool:
+        try:
+            return not self._must_wait(model)
+        except ModelError:
+            return False
+
+    def _owner_of_its_port(self, model: Lifecycle) -> Lifecycle | None:
+        """The other model whose process has the port that this one is to have."""
+        port = self._ports.port_of(model.name) if self._ports else None
+        return next((m for m in self._models.values() if m is not model and port is not None and m.port == port), None)
 
     # Reload.
 
     def _apply(self, settings: HubSettings, reply: Future[ReloadResult]) -> None:
         self._refuse_if_closing()
         first = self._settings is None
-        plan = make_plan(self._running_states(), self._settings, settings)
         self._assign_ports(settings)
+        plan = make_plan(self._states(), self._settings, settings, self._rehoused())
         self._settings = settings
         self._take_over(settings)
         reason = Reason.HUB_START if first else Reason.RELOAD
@@ -279,8 +306,13 @@ class Supervisor:
         everything = (*stops.values(), *starts.values())
         _when_all(everything, lambda: self._applied(plan, starts, reply, quiet=first))
 
-    def _running_states(self) -> dict[str, ModelState]:
+    def _states(self) -> dict[str, ModelState]:
         return {name: model.state for name, model in self._models.items() if not model.retired}
+
+    def _rehoused(self) -> set[str]:
+        """The models that run on a port which hub.yaml now gives to another."""
+        ports = self._ports
+        return {m.name for m in self._models.values() if ports and m.port not in (None, ports.port_of(m.name))}
 
     def _assign_ports(self, settings: HubSettings) -> None:
         if self._ports is None:

@@ -38,6 +38,14 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserve:
+    """Find a port for each model; answered when they are found."""
+
+    settings: HubSettings
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """Make the models be as hub.yaml says; answered when that is done."""
 
@@ -90,4 +98,4 @@ class RestartDue:
     name: str
 
 
-Message = Start | Stop | Restart | Apply | Shutdown | Kill | Exited | ProbeDue | Probed | RestartDue
+Message = Start | Stop | Restart | Reserve | Apply | Shutdown | Kill | Exited | ProbeDue | Probed | RestartDue

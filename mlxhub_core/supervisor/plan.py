@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,19 +49,28 @@ class ReloadResult:
     failed: Mapping[str, HubError] = field(default_factory=dict)
 
 
-def make_plan(current: Mapping[str, ModelState], old: HubSettings | None, new: HubSettings) -> Plan:
+def make_plan(
+    current: Mapping[str, ModelState],
+    old: HubSettings | None,
+    new: HubSettings,
+    rehoused: Collection[str] = (),
+) -> Plan:
     """Compare what is with what hub.yaml wants.
 
     Args:
         current: the state of each model the hub knows.
         old: the settings that are in force; None at the start of the hub.
         new: the settings to come.
+        rehoused: running models whose port now belongs to another.
     """
     before = {model.name: model for model in old.models} if old else {}
-    moved = _moved(old, new)
+    moved = {
+        model.name: _moved(old, new) or ("its port went to another model" if model.name in rehoused else "")
+        for model in new.models
+    }
     plan: dict[str, list[Step]] = {"start": [], "stop": [], "restart": [], "unchanged": []}
     for model in new.models:
-        verb, reason = _verdict(before.get(model.name), model, current.get(model.name), moved)
+        verb, reason = _verdict(before.get(model.name), model, current.get(model.name), moved[model.name])
         plan[verb].append(Step(model.name, reason))
     wanted = {model.name for model in new.models}
     plan["stop"] += [Step(name, "no longer in hub.yaml") for name in current if name not in wanted]
