@@ -75,9 +75,11 @@ def test_the_core_alone_runs_commands_and_says_what_mlx_needs(tmp_path: Path) ->
     )
     program = (
         "from mlxhub_core import HubManager\n"
+        "from mlxhub_core.testing import wait_until\n"
         "with HubManager('hub.yaml') as hub:\n"
         "    result = hub.reload()\n"
         "    print(result.started, result.failed['needs-mlx'])\n"
+        "    wait_until(lambda: hub.get_status()[1].exit_code == 0)\n"
     )
     done = subprocess.run([python, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "('plain',) needs-mlx: needs mlx-lm, which is not installed here; run `" in done.stdout
