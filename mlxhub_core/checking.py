@@ -119,7 +119,6 @@ _SENTENCES = {
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
     "int_from_float": "must be a whole number, without a decimal point",
-    "finite_number": "must be a finite number",
     "invalid_key": "a key must be text; put it in quotes",
     "too_short": "must hold at least {min_length}",
     "too_long": "must hold at most {max_length}",

@@ -968,6 +968,7 @@ class Other(BaseModel):
     model_config = STRICT
 
     kind: Literal["other"] = "other"
+    token: str
 
 
 def is_even(number: int) -> int:
@@ -1010,6 +1011,8 @@ class Options(BaseModel):
         ("nested", {"depth": 3}, "nested.depth", "must be less than 3"),
         ("maybe", {"dpeth": 1}, "maybe.dpeth", "unknown key; did you mean 'depth'? (known: kind, depth)"),
         ("tagged", {"kind": SECRET}, "tagged", "needs a 'kind': 'plain', 'other'"),
+        ("tagged", {"kind": "plain", "depth": 9}, "tagged.depth", "must be less than 3"),
+        ("tagged", {"kind": "other"}, "tagged.token", "is required"),
         ("below", 10, "below", "must be less than 10.0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -1020,6 +1023,11 @@ def test_whatever_is_wrong_is_said_once_and_in_the_same_words(
     checked, findings = check(Options, {option: value})
     assert checked is None
     assert [(dotted(finding.keys), finding.message) for finding in findings] == [(where, message)]
+
+
+def test_the_names_of_types_are_no_part_of_the_way_to_a_mistake() -> None:
+    _, findings = check(Options, {"either": [1, "x"]})
+    assert [dotted(finding.keys) for finding in findings] == ["either", "either[1]"]
 
 
 def test_a_mistake_in_one_of_many_mappings_is_found_there() -> None:
