@@ -37,6 +37,7 @@ class _Commands(click.Group):
             return None
         command = getattr(importlib.import_module(f"mlxhub_core.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
+        command.short_help = _COMMANDS[cmd_name]
         return command
 
 
