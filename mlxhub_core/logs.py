@@ -31,14 +31,6 @@ def open_log(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
-def size(path: Path) -> int:
-    """The size of a log in bytes; 0 if there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
 def tail(path: Path, since: int = 0, lines: int = TAIL_LINES) -> tuple[str, ...]:
     """The last lines of a log, from the byte `since` on; none if it cannot be read.
 

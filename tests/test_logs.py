@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from mlxhub_core import logs
 from mlxhub_core.logs import LINE_LENGTH, TAIL_BYTES, TAIL_LINES, log_file, open_log, tail
 
 
@@ -102,12 +101,6 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, log: Path, in_the_way: str)
         open_log(log)
 
 
-def test_the_size_is_that_of_the_file_or_nothing(log: Path) -> None:
-    assert logs.size(log) == 0
-    write(log, b"12345")
-    assert logs.size(log) == 5
-
-
 # The last lines.
 
 
@@ -173,7 +166,7 @@ def test_binary_output_is_no_error(log: Path) -> None:
 
 def test_the_tail_of_a_run_has_nothing_of_the_runs_before(log: Path) -> None:
     write(log, b"old\nold, and not ended")
-    begin = logs.size(log)
+    begin = log.stat().st_size
     assert tail(log, since=begin) == ()
     write(log, b"new\n")
     assert tail(log, since=begin) == ("new",)
@@ -181,7 +174,7 @@ def test_the_tail_of_a_run_has_nothing_of_the_runs_before(log: Path) -> None:
 
 def test_a_log_that_was_truncated_meanwhile_is_all_new(log: Path) -> None:
     write(log, b"old\n" * 10)
-    begin = logs.size(log)
+    begin = log.stat().st_size
     os.truncate(log, 0)
     write(log, b"new\n")
     assert tail(log, since=begin) == ("new",)
@@ -189,7 +182,7 @@ def test_a_log_that_was_truncated_meanwhile_is_all_new(log: Path) -> None:
 
 def test_of_a_long_run_only_the_end_is_read(log: Path) -> None:
     write(log, b"old\n")
-    begin = logs.size(log)
+    begin = log.stat().st_size
     write(log, b"x" * 99 + b"\n" + b"y\n" * TAIL_BYTES)
     assert tail(log, since=begin) == ("y",) * TAIL_LINES
 

@@ -229,6 +229,26 @@ def test_a_hub_yaml_in_another_directory_restarts_those_that_run(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("state", "verb", "reason"),
+    [
+        (READY, "restart", "its port went to another model"),
+        (STARTING, "restart", "its port went to another model"),
+        (BACKOFF, "start", "its port went to another model"),
+        (STOPPED, "unchanged", "is stopped"),
+        (STOPPING, "unchanged", "is stopping"),
+    ],
+    ids=str,
+)
+def test_a_running_model_whose_port_another_one_needs_moves_out(
+    tmp_path: Path, state: ModelState, verb: str, reason: str
+) -> None:
+    hub = settings(tmp_path, A_DEFAULT, B)
+    plan = make_plan({"a": state, "b": READY}, hub, hub, rehoused={"a"})
+    assert shown(plan)[verb]["a"] == reason
+    assert Step("b", "is ready") in plan.unchanged
+
+
+@pytest.mark.parametrize(
     "top",
     [{"log_level": "DEBUG"}, {"model_starting_port": 28000}, {"sinks": {"loguru": False}}, {"groups": [{"name": "g"}]}],
     ids=lambda top: next(iter(top)),

@@ -568,7 +568,10 @@ def test_without_groups_any_group_is_a_mere_label(load: Load) -> None:
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ("[{name: big}, {name: small}]", "no group 'bgi' under `groups:`; did you mean 'big'? (known: big, small)"),
+        (
+            "[{name: small}, {name: tiny}, {name: huge}, {name: big}]",
+            "no group 'bgi' under `groups:`; did you mean 'big'? (known: big, huge, small, tiny)",
+        ),
         ("[{name: zzz}]", "no group 'bgi' under `groups:` (known: zzz)"),
         ("[]", "no group 'bgi' under `groups:` (known: nothing)"),
     ],

@@ -14,7 +14,7 @@ import threading
 import click
 
 from mlxhub_core import __version__
-from mlxhub_core.errors import ConfigError, HubError
+from mlxhub_core.errors import HubError
 
 EXIT_INTERRUPTED = 130
 """What shells give a command that Ctrl-C ended: 128 + SIGINT."""
@@ -78,11 +78,7 @@ def _leave(code: int) -> None:
 
 
 def _show(error: HubError) -> None:
-    lines = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
-    for line in lines:
-        # click drops the colour where standard error is no terminal, and for NO_COLOR we do.
-        click.echo(click.style(line, fg=None if _no_colour() else "red"), err=True)
+    from mlxhub_core.cli.common import say
 
-
-def _no_colour() -> bool:
-    return bool(os.environ.get("NO_COLOR"))
+    for line in str(error).splitlines():
+        say(line, "red")
