@@ -10,12 +10,18 @@ from mlxhub_core.settings import ModelSettings
 
 
 class PortBook:
-    """The ports that models have. A model keeps its port for as long as it is in hub.yaml."""
+    """The ports that models have. A model keeps its port for as long as it is in hub.yaml.
 
-    def __init__(self, host: str, start: int) -> None:
+    Args:
+        host: the address they listen on.
+        start: where the search for free ports begins.
+        before: the book so far, whose ports go on being theirs.
+    """
+
+    def __init__(self, host: str, start: int, before: PortBook | None = None) -> None:
         self.host = host
         self.start = start
-        self._ports: dict[str, int] = {}
+        self._ports: dict[str, int] = dict(before._ports) if before else {}
 
     def port_of(self, name: str) -> int | None:
         """The port of a model, if it has one."""

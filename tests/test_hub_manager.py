@@ -318,14 +318,17 @@ def test_a_sink_that_is_not_installed_leaves_the_running_hub_as_it_was(
 def test_a_host_that_cannot_be_listened_on_leaves_models_and_sinks_as_they_were(
     hub: HubManager, config: Path, sink: RecordingSink
 ) -> None:
-    write(config, entry("a", FOREVER, default="true"))
+    write(config, entry("a", SERVER % "", default="true"))
     hub.reload()
+    sink.wait_for("model_ready", "a")
     before = hub.get_status(), [stats.name for stats in hub.sink_stats()]
     top = "host: no-such-host.invalid\nsinks: {loguru: off}\n"
-    write(config, entry("a", FOREVER, default="true"), entry("b", SERVER % "", default="true"), top=top)
+    write(config, entry("a", SERVER % "", default="true"), entry("b", SERVER % "", default="true"), top=top)
     with pytest.raises(HubError, match=r"no-such-host\.invalid"):
         hub.reload()
     assert (hub.get_status(), [stats.name for stats in hub.sink_stats()]) == before
+    hub.restart_model("a")
+    sink.wait_for("model_ready", "a", count=2)
 
 
 def test_a_model_that_cannot_start_is_told_by_name_and_the_others_run(hub: HubManager, config: Path) -> None:

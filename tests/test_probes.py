@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import re
 import socket
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import pytest
 
 from mlxhub_core import probes
+from mlxhub_core.net import listens
 from mlxhub_core.probes import MAX_ANSWER, ProbeResult, Target, probe, probe_in_thread
 from mlxhub_core.testing import FAKE_SERVER
 
@@ -317,11 +320,10 @@ def fake(*flags: str) -> Iterator[int]:
     command = [sys.executable, "-I", "-S", FAKE_SERVER, "--port", "0", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if found := re.search(r"Starting httpd at .* on port (\d+)", line):
-                yield int(found[1])
-                break
-        process.kill()
+        try:
+            yield next(int(found[1]) for line in process.stderr if (found := re.search(r" on port (\d+)", line)))
+        finally:
+            process.kill()
 
 
 def test_a_server_that_works_is_ready() -> None:
@@ -342,6 +344,64 @@ def test_a_zombie_is_not_ready() -> None:
         result = probe(Target(HOST, port, MODEL))
     assert not result.ready
     assert result.detail == 'HTTP 404 {"error": "generation thread died"}'
+
+
+# Whose answer it is.
+
+
+@contextlib.contextmanager
+def bystander() -> Iterator[int]:
+    """The id of a process that listens nowhere."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        yield process.pid
+
+
+@pytest.mark.parametrize(("model", "answer"), [(None, http(200)), (MODEL, COMPLETION)], ids=["health", "completion"])
+def test_only_the_model_itself_can_be_ready_on_its_port(model: str | None, answer: bytes) -> None:
+    with serving(answer) as server:
+        assert probe(Target(HOST, server.port, model, pid=os.getpid())).ready
+    with serving(answer) as server, bystander() as pid:
+        detail = f"port {server.port} is answered by another program"
+        assert probe(Target(HOST, server.port, model, pid=pid)) == ProbeResult(ready=False, detail=detail)
+
+
+def test_a_child_of_the_model_may_answer_for_it() -> None:
+    with fake() as port:
+        assert probe(Target(HOST, port, pid=os.getpid())).ready
+
+
+def test_one_who_listens_elsewhere_does_not_count() -> None:
+    with socket.create_server((HOST, 0)) as elsewhere:
+        assert listens(os.getpid(), elsewhere.getsockname()[1])
+        assert not listens(os.getpid(), unused_port())
+
+
+def test_a_connection_on_the_port_is_no_listener() -> None:
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection((HOST, port)), listener.accept()[0]:
+            listener.close()
+            assert not listens(os.getpid(), port)
+
+
+def test_a_model_that_is_gone_answers_nothing() -> None:
+    with bystander() as pid:
+        pass
+    with serving(http(200)) as server:
+        assert not probe(Target(HOST, server.port, pid=pid)).ready
+
+
+def test_where_the_system_does_not_let_us_look_an_answer_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: psutil.Process, kind: str) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "net_connections", refuse)
+    assert listens(os.getpid(), 1)
+
+
+def test_what_an_unready_model_said_is_told_whoever_it_was() -> None:
+    with serving(http(503, "loading")) as server, bystander() as pid:
+        assert probe(Target(HOST, server.port, pid=pid)).detail == "HTTP 503 loading"
 
 
 # In the background.

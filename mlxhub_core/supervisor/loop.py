@@ -315,10 +315,10 @@ class Supervisor:
         return {m.name for m in self._models.values() if ports and m.port not in (None, ports.port_of(m.name))}
 
     def _assign_ports(self, settings: HubSettings) -> None:
-        if self._ports is None:
-            self._ports = PortBook(settings.host, settings.model_starting_port)
-        self._ports.host, self._ports.start = settings.host, settings.model_starting_port
-        self._ports.assign(settings.models)
+        # A new book, so that one which cannot be filled leaves the old one as it was.
+        book = PortBook(settings.host, settings.model_starting_port, self._ports)
+        book.assign(settings.models)
+        self._ports = book
 
     def _take_over(self, settings: HubSettings) -> None:
         """Have a lifecycle with the new settings for each model, in the order of the file."""
