@@ -21,7 +21,7 @@ class PortBook:
     def __init__(self, host: str, start: int, before: PortBook | None = None) -> None:
         self.host = host
         self.start = start
-        self._ports: dict[str, int] = dict(before._ports) if before else {}
+        self._ports: dict[str, int] = dict(before._ports) if before else {}  # noqa: SLF001  # of its own class
 
     def port_of(self, name: str) -> int | None:
         """The port of a model, if it has one."""
