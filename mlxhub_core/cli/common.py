@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,7 +51,7 @@ def closing(hub: HubManager) -> Iterator[HubManager]:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     begin = 0.0
 
-    def kill(_number: int, _frame: object) -> None:
+    def kill(_number: int) -> None:
         if time.monotonic() - begin >= ECHO_SECONDS:
             hub.kill()
             say("killing what still runs")
@@ -60,14 +60,33 @@ def closing(hub: HubManager) -> Iterator[HubManager]:
         yield hub
     finally:
         begin = time.monotonic()
-        for number in END_SIGNALS:
-            signal.signal(number, kill)
+        listen(END_SIGNALS, kill)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # In a thread of its own: this one may be held up by a terminal, or a pipe, that takes no more words.
         stopper = threading.Thread(target=hub.shutdown, name="shutdown")
         stopper.start()
         say("stopping the models; Ctrl-C again kills those that take their time")
         stopper.join()
+
+
+def listen(numbers: Iterable[int], heard: Callable[[int], object]) -> None:
+    """Have `heard` called with the number of each of these signals that comes, on a thread of its own.
+
+    Python's own handlers run on the main thread and do not wake it from a wait: of two signals that come at once the
+    system gives the second to another thread, and it would go unheard until the next one. A byte in a pipe does not.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    for number in numbers:
+        signal.signal(number, lambda _number, _frame: None)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def hear() -> None:
+        while True:
+            for number in os.read(read, 64):
+                heard(number)
+
+    threading.Thread(target=hear, name="signals", daemon=True).start()
 
 
 def say(words: str, colour: str | None = None) -> None:

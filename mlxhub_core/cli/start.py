@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxhub_core.cli.common import END_SIGNALS, closing, config_option, log_to, say, show_warnings
+from mlxhub_core.cli.common import END_SIGNALS, closing, config_option, listen, log_to, say, show_warnings
 from mlxhub_core.errors import EXIT_FAILED, HubError
 
 if TYPE_CHECKING:
@@ -61,10 +61,9 @@ def _read(config: Path) -> HubSettings:
 
 
 def _listen_to_signals() -> queue.SimpleQueue[Happening]:
-    """A queue of the signals that come. A handler only puts its number there: it may interrupt anything."""
+    """A queue into which the numbers of signals are put as they come."""
     happenings: queue.SimpleQueue[Happening] = queue.SimpleQueue()
-    for number in (*END_SIGNALS, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: happenings.put(number))
+    listen((*END_SIGNALS, signal.SIGHUP), happenings.put)
     return happenings
 
 
