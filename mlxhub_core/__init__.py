@@ -14,11 +14,12 @@ if TYPE_CHECKING:
         HubError,
         HubStateError,
         LaunchError,
+        MemoryShortError,
         ModelError,
         Problem,
         UnknownModelError,
     )
-    from mlxhub_core.events import HubEvent, HubModelContext, Reason
+    from mlxhub_core.events import Failure, HubEvent, HubModelContext, Reason
     from mlxhub_core.hookspecs import hookimpl, hookspec
     from mlxhub_core.manager import HubManager
     from mlxhub_core.observability import (
@@ -30,24 +31,26 @@ if TYPE_CHECKING:
         SinkStats,
     )
     from mlxhub_core.states import ModelState, ModelStatus
-    from mlxhub_core.supervisor import ReloadResult
+    from mlxhub_core.supervisor import Plan, ReloadResult, Step
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "errors": "ConfigError GroupFullError HubError HubStateError LaunchError ModelError Problem UnknownModelError",
-    "events": "HubEvent HubModelContext Reason",
+    "errors": "ConfigError GroupFullError HubError HubStateError LaunchError MemoryShortError ModelError Problem"
+    " UnknownModelError",
+    "events": "Failure HubEvent HubModelContext Reason",
     "hookspecs": "hookimpl hookspec",
     "manager": "HubManager",
     "observability": "SINK_API HubObservabilitySink HubView LoggingHubObservabilitySink Sink SinkStats",
     "states": "ModelState ModelStatus",
-    "supervisor": "ReloadResult",
+    "supervisor": "Plan ReloadResult Step",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "SINK_API",
     "ConfigError",
+    "Failure",
     "GroupFullError",
     "HubError",
     "HubEvent",
@@ -58,14 +61,17 @@ __all__ = [
     "HubView",
     "LaunchError",
     "LoggingHubObservabilitySink",
+    "MemoryShortError",
     "ModelError",
     "ModelState",
     "ModelStatus",
+    "Plan",
     "Problem",
     "Reason",
     "ReloadResult",
     "Sink",
     "SinkStats",
+    "Step",
     "UnknownModelError",
     "hookimpl",
     "hookspec",

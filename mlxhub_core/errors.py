@@ -8,6 +8,7 @@
         ├── UnknownModelError  no model of that name in hub.yaml
         ├── GroupFullError     the group's ``max_loaded`` is reached
         └── LaunchError        the model's process cannot be started
+            └── MemoryShortError  less memory is available than the model requires
 
 Each message names the model, the sink or the key, and what to do next. The command line prints it
 without a traceback and leaves with ``exit_code``.
@@ -99,6 +100,24 @@ class GroupFullError(ModelError):
 
 class LaunchError(ModelError):
     """The model's process could not be started; the message says why and what to do."""
+
+
+class MemoryShortError(LaunchError):
+    """Less memory is available than the model's ``memory: {required}`` asks for; both in bytes."""
+
+    def __init__(self, name: str, required: int, available: int) -> None:
+        super().__init__(
+            name,
+            f"needs {in_gigabytes(required)} of memory (memory.required) and only {in_gigabytes(available)} are"
+            " available; stop another model or program first, or lower it",
+        )
+        self.required = required
+        self.available = available
+
+
+def in_gigabytes(size: int) -> str:
+    """Bytes as people say them: ``7.5 GB``."""
+    return f"{size / 1e9:.1f} GB"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

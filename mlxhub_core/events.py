@@ -34,6 +34,16 @@ class Reason(StrEnum):
     """It was ended by a signal that the hub did not send."""
     SPAWN_ERROR = "spawn_error"
     """Its process could not be started."""
+    STARTUP_TIMEOUT = "startup_timeout"
+    """It was not ready within its ``startup_timeout``."""
+    UNHEALTHY = "unhealthy"
+    """Its process runs but no longer answers."""
+    SUSPECTED_OOM = "suspected_oom"
+    """It ended unasked, and there are signs that memory ran out."""
+
+
+TROUBLES = frozenset({Reason.STARTUP_TIMEOUT, Reason.UNHEALTHY})
+"""The reasons for which the hub itself ends a process that nobody asked to end: a failure, not a stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,29 @@ class HubModelContext:
     name: str
     group: str | None
     log_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a model failed once.
+
+    Attributes:
+        time: when, in seconds since the epoch.
+        reason: why.
+        exit_code: negative for a signal; None: it could not be started.
+        signal: the name of the signal that ended the process, as ``SIGKILL``; else None.
+        detail: one sentence for people, or None.
+        uptime_seconds: how many seconds the process had run.
+        log_tail: the last lines of that run's output.
+    """
+
+    time: float
+    reason: Reason
+    exit_code: int | None = None
+    signal: str | None = None
+    detail: str | None = None
+    uptime_seconds: float = 0.0
+    log_tail: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +101,7 @@ class HubEvent:
         forced: whether the hub had to use SIGKILL to stop it.
         restart_in: seconds until the hub restarts it; None: it will not.
         log_tail: the last lines of this run's output, for events that end it.
+        first_failure: how the series of failures began of which this one is not the first; else None.
     """
 
     seq: int
@@ -82,3 +116,4 @@ class HubEvent:
     forced: bool = False
     restart_in: float | None = None
     log_tail: tuple[str, ...] = ()
+    first_failure: Failure | None = None

@@ -48,6 +48,16 @@ def model_ready(ctx: HubModelContext, startup_seconds: float, event: HubEvent) -
 
 
 @hookspec
+def model_unhealthy(ctx: HubModelContext, reason: str, event: HubEvent) -> None:
+    """The model does not answer though its process runs."""
+
+
+@hookspec
+def model_recovered(ctx: HubModelContext, unhealthy_seconds: float, event: HubEvent) -> None:
+    """A model that was unhealthy answers again."""
+
+
+@hookspec
 def model_stopped(ctx: HubModelContext, exit_code: int | None, event: HubEvent) -> None:
     """A process ended because it was asked to, or by itself with exit code 0."""
 

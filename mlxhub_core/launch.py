@@ -103,9 +103,14 @@ def _flags(options: Mapping[str, Any]) -> Iterator[str]:
 
 def _interpreter(model: ModelSettings, directory: Path, path: str | None) -> str:
     if model.python is not None:
-        return _program(model.name, _expanded(model.python), directory, path, key="python")
+        python = _program(model.name, _expanded(model.python), directory, path, key="python")
+        if advice := _mlx_is_unfit(_version_beside(python), python):
+            raise LaunchError(model.name, f"python: {python} has {advice}")
+        return python
     if advice := mlx_is_missing():
         raise LaunchError(model.name, f"needs {advice}, or name a Python that has it with `python:`")
+    if advice := _mlx_is_unfit(importlib.metadata.version("mlx-lm"), sys.executable):
+        raise LaunchError(model.name, f"this Python has {advice}")
     return sys.executable
 
 
@@ -117,6 +122,21 @@ def mlx_is_missing() -> str | None:
         pip = f'{shlex.quote(sys.executable)} -m pip install "mlxhub-core[mlx]"'
         return f"mlx-lm, which is not installed here; run `{pip}`"
     return None
+
+
+def _mlx_is_unfit(version: str | None, python: str) -> str | None:
+    if version is None or not version.startswith("0.31."):
+        return None
+    pip = f'{shlex.quote(python)} -m pip install -U "mlx-lm>=0.32.2"'
+    return f"mlx-lm {version}, whose server says for ever that it is well when its model is dead; run `{pip}`"
+
+
+def _version_beside(python: str) -> str | None:
+    """The version of mlx-lm that another interpreter has, where it keeps its packages in the usual place."""
+    # Not the path that a link leads to: that would be the interpreter which a virtual environment was made of.
+    places = Path(python).parent.parent.glob("lib/python3*/site-packages")
+    found = importlib.metadata.distributions(name="mlx-lm", path=[str(place) for place in places])
+    return next((distribution.version for distribution in found), None)
 
 
 def _program(model: str, program: str, cwd: Path, path: str | None, key: str = "command") -> str:

@@ -31,19 +31,31 @@ def open_log(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
-def tail(path: Path, since: int = 0, lines: int = TAIL_LINES) -> tuple[str, ...]:
-    """The last lines of a log, from the byte `since` on; none if it cannot be read.
+def size(path: Path) -> int:
+    """Its length in bytes; 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def read_from(path: Path, since: int, limit: int) -> bytes:
+    """The last `limit` bytes of what was written from the byte `since` on; nothing if it cannot be read.
 
     A log that is shorter than `since` was truncated meanwhile, so all of it is newer.
     """
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            begin = since if since <= end else 0
-            file.seek(max(begin, end - TAIL_BYTES))
-            text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")
+            file.seek(max(since if since <= end else 0, end - limit))
+            return file.read(limit)
     except OSError:
-        return ()
+        return b""
+
+
+def tail(path: Path, since: int = 0, lines: int = TAIL_LINES) -> tuple[str, ...]:
+    """The last lines of a log, from the byte `since` on; none if it cannot be read."""
+    text = read_from(path, since, TAIL_BYTES).decode("utf-8", errors="replace")
     shown = text.rstrip().split("\n") if text.strip() else []
     # A progress bar redraws its line after each carriage return; what it last showed is the line.
     return tuple(line.rstrip("\r").rpartition("\r")[2][:LINE_LENGTH] for line in shown[max(0, len(shown) - lines) :])

@@ -18,7 +18,7 @@ from mlxhub_core.process import ProcessFactory, spawn
 from mlxhub_core.selection import Selected, select
 from mlxhub_core.settings import HubSettings, SinkSettings, load_settings
 from mlxhub_core.states import ModelStatus
-from mlxhub_core.supervisor import ReloadResult, Supervisor
+from mlxhub_core.supervisor import Plan, ReloadResult, Supervisor
 
 PASSED_SINK = "observability_sink"
 """The name of the sink that was passed to the constructor."""
@@ -81,6 +81,17 @@ class HubManager:
                 raise HubStateError("the hub was shut down meanwhile")
             self._exchange_sinks(kept, added)
             return self._supervisor.apply(settings)
+
+    def plan(self) -> Plan:
+        """Read hub.yaml and say what `reload` would do now, each with its reason. Nothing is changed.
+
+        Raises:
+            ConfigError: hub.yaml cannot be used.
+            HubStateError: the hub was shut down.
+        """
+        settings = load_settings(self.config_path)
+        select(settings, self._compare_sinks(settings)[1])
+        return self._supervisor.plan(settings)
 
     def start_model(self, name: str) -> None:
         """Start a model, unless it runs. Returns once its process is there; it may not answer yet.

@@ -107,6 +107,15 @@ class Sink:
     def model_ready(self, ctx: HubModelContext, *, startup_seconds: float, event: HubEvent) -> None:
         """The model answered its readiness probe, so many seconds after its process started."""
 
+    def model_unhealthy(self, ctx: HubModelContext, *, reason: str, event: HubEvent) -> None:
+        """The model no longer answers, or was not ready in time, though its process runs; ``reason`` is a sentence.
+
+        By its restart policy the hub then ends the process, which is a failure, or waits whether it recovers.
+        """
+
+    def model_recovered(self, ctx: HubModelContext, *, unhealthy_seconds: float, event: HubEvent) -> None:
+        """A model that was ready and then unhealthy answers again."""
+
     def model_stopped(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent) -> None:
         """A process ended because it was asked to, or by itself with exit code 0."""
 
@@ -147,6 +156,15 @@ class LoggingHubObservabilitySink:
         log = self._bind(ctx, "model_ready", hub_startup_seconds=startup_seconds)
         log.info("{} is ready after {:.1f} s", ctx.name, startup_seconds)
 
+    def model_unhealthy(self, ctx: HubModelContext, *, reason: str) -> None:
+        """Log that it does not answer, at warning."""
+        self._bind(ctx, "model_unhealthy", hub_reason=reason).warning("{} is unhealthy: {}", ctx.name, reason)
+
+    def model_recovered(self, ctx: HubModelContext, *, unhealthy_seconds: float) -> None:
+        """Log that it answers again, at info."""
+        log = self._bind(ctx, "model_recovered", hub_unhealthy_seconds=unhealthy_seconds)
+        log.info("{} answers again after {:.1f} s", ctx.name, unhealthy_seconds)
+
     def model_stopped(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent | None = None) -> None:
         """Log the stop, at info."""
         log = self._bind(ctx, "model_stopped", hub_exit_code=exit_code)
@@ -155,7 +173,8 @@ class LoggingHubObservabilitySink:
     def model_failed(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent | None = None) -> None:
         """Log the failure, at warning, with what the model last wrote bound as ``hub_log_tail``."""
         tail = event.log_tail if event else ()
-        log = self._bind(ctx, "model_failed", hub_exit_code=exit_code, hub_log_tail=tail)
+        reason = event.reason if event else None
+        log = self._bind(ctx, "model_failed", hub_exit_code=exit_code, hub_reason=reason, hub_log_tail=tail)
         where = f"; its output is in {ctx.log_path}" if exit_code is not None else ""
         log.warning("{} failed ({}){}", ctx.name, _outcome(exit_code, event), where)
 
@@ -185,12 +204,15 @@ class LoggingHubObservabilitySink:
 
 
 def _outcome(exit_code: int | None, event: HubEvent | None) -> str:
-    """How a process ended, in a few words: ``exit code 3``, ``SIGKILL``, or why it could not start."""
-    if event is not None and event.signal:
-        return event.signal
+    """How a process ended, in a few words: ``exit code 3``, ``SIGKILL``; and why, if that is known."""
+    detail = event.detail if event else None
     if exit_code is None:
-        return (event.detail if event else None) or "no exit code"
-    return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+        return detail or "no exit code"
+    if event is not None and event.signal:
+        end = event.signal
+    else:
+        end = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+    return f"{end}; {detail}" if detail else end
 
 
 def _forced(event: HubEvent | None) -> str:

@@ -1,102 +1,225 @@
 """Ask a model whether it can answer. A probe returns what it learned; it never raises.
 
-`mlx_lm server` says 200 on /health while it still loads, and with its generation thread dead some versions say so for
-ever. Only an answer to a completion tells the truth, so it is asked for one token.
+`mlx_lm server` says 200 on /health while it still loads, so it is ready when it has answered a completion of one
+token. Later such a question could make it load another model, or keep one in memory that nobody uses: then /health is
+asked, which since mlx-lm 0.32 says 503 for ever once the thread that generates is dead; and not even that is asked
+while its log shows that it serves others.
 """
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import http.client
 import json
+import re
+import socket
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
+from mlxhub_core import logs
 from mlxhub_core.net import listens, reachable, refuse_itself
+from mlxhub_core.settings import HealthSettings
+from mlxhub_core.vitals import Vitals, vitals_of
 
 COMPLETION_TIMEOUT = 60.0
 """Seconds for one token. A server that still loads answers when it has loaded; a big model on a CPU takes a while."""
-HEALTH_TIMEOUT = 5.0
-"""Seconds for an answer on a health path."""
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are read."""
+MAX_LOG = 256 * 1024
+"""Bytes at the end of a log that are searched."""
+
+_SERVED = re.compile(rb'"POST /[^"\n]* HTTP/1\.[01]" 200 ')
+"""A line of mlx_lm's access log: somebody got an answer, and so the thread that generates lives."""
+_DEATH = "generation thread died"
+"""What mlx_lm answers (404), and logs with the cause after a colon, when nothing will ever be generated again."""
+
+
+class Question(enum.Enum):
+    """What a model is asked."""
+
+    READY = "ready"
+    """Can you answer yet?"""
+    ALIVE = "alive"
+    """Can you still answer?"""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Whether the model answered, and if not, what happened instead, in a few words."""
+    """What a model answered.
 
-    ready: bool
+    Attributes:
+        ok: whether it can answer.
+        detail: if not, what happened instead, in a few words.
+        final: that this process never will again.
+        vitals: what it had used by then; None if that is unknown.
+    """
+
+    ok: bool
     detail: str = ""
+    final: bool = False
+    vitals: Vitals | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask, and how.
+    """Whom to ask.
 
     Attributes:
         host: the address the model listens on.
         port: its port.
         model: the name to ask mlx_lm for: exactly what its `--model` was, or it would load another; None: no mlx_lm.
-        health_path: the path to ask others for.
         pid: the model's process: it, or a child of it, must be the one that listens there; None: whoever answers will do.
+        log: the file with its output.
+        log_begin: the byte of `log` where the output of this process begins.
     """
 
     host: str
     port: int
     model: str | None = None
-    health_path: str = "/health"
     pid: int | None = None
+    log: Path | None = None
+    log_begin: int = 0
 
 
-class Prober(Protocol):
-    """Asks in the background; `probe_in_thread` is the real one."""
+class Probe(Protocol):
+    """Asks one process."""
 
-    def __call__(self, target: Target, answer: Callable[[ProbeResult], None]) -> None:
+    def ask(self, question: Question, health: HealthSettings, answer: Callable[[ProbeResult], None]) -> None:
         """Ask once, without waiting; `answer` is called once, from any thread."""
         ...
 
 
-def probe_in_thread(target: Target, answer: Callable[[ProbeResult], None]) -> None:
-    """Ask once, in a thread of its own, which does not keep the hub from ending."""
-    threading.Thread(target=lambda: answer(probe(target)), name=f"probe-{target.port}", daemon=True).start()
+class ProbeFactory(Protocol):
+    """Makes a probe for each process; `ServerProbe` is the real one."""
+
+    def __call__(self, target: Target) -> Probe:
+        """A probe of a process that has just been started."""
+        ...
 
 
-def probe(target: Target) -> ProbeResult:
-    """Ask once and wait for the answer."""
+class ServerProbe:
+    """Asks a server over HTTP.
+
+    Args:
+        target: whom to ask.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._log_seen = target.log_begin
+
+    def ask(self, question: Question, health: HealthSettings, answer: Callable[[ProbeResult], None]) -> None:
+        """See `Probe`. Asks in a thread of its own, which does not keep the hub from ending."""
+        name = f"probe-{self._target.port}"
+        threading.Thread(target=lambda: answer(self.look(question, health)), name=name, daemon=True).start()
+
+    def look(self, question: Question, health: HealthSettings) -> ProbeResult:
+        """Ask once and wait for the answer."""
+        try:
+            result = self._result(question, health)
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that is no name at all
+            result = ProbeResult(False, _in_brief(getattr(error, "strerror", None) or str(error)) or _name(error))
+        pid = self._target.pid
+        return result if pid is None else replace(result, vitals=vitals_of(pid, self._target.log))
+
+    def _result(self, question: Question, health: HealthSettings) -> ProbeResult:
+        if self._target.model is None:
+            result = self._health(health.path, health.timeout)
+        elif question is Question.READY:
+            result = self._completion(self._target.model)
+            # What follows in the log is not about this question.
+            self._log_seen = logs.size(self._target.log) if self._target.log else 0
+        elif self._has_served():
+            return ProbeResult(True)
+        else:
+            result = self._mlx_health(health.timeout)
+        return self._own(result)
+
+    def _own(self, result: ProbeResult) -> ProbeResult:
+        """Believe only the process itself."""
+        target = self._target
+        if not result.ok or target.pid is None or listens(target.pid, target.port):
+            return result
+        # mlx_lm lives on when it cannot bind its port, and the stranger who has it may answer just as well.
+        taken = f"port {target.port} is answered by another program"
+        return ProbeResult(False, taken, final=target.model is not None)
+
+    def _completion(self, model: str) -> ProbeResult:
+        # Never an empty prompt: it kills the generation thread of mlx-lm 0.32.2 for good.
+        body = json.dumps({"model": model, "prompt": "hi", "max_tokens": 1})
+        status, text = self._request(COMPLETION_TIMEOUT, "POST", "/v1/completions", body)
+        if _DEATH in text:
+            return self._death()
+        return _verdict(status == 200 and '"choices"' in text, status, text)
+
+    def _mlx_health(self, timeout: float) -> ProbeResult:
+        status, text = self._request(timeout, "GET", "/health")
+        return self._death() if status == 503 else _verdict(status == 200, status, text)
+
+    def _health(self, path: str, timeout: float) -> ProbeResult:
+        status, text = self._request(timeout, "GET", path)
+        return _verdict(status == 200, status, text)
+
+    def _death(self) -> ProbeResult:
+        """With the cause, in the words of the server."""
+        text = self._log_text(self._target.log_begin)
+        line = text[text.rfind(f"{_DEATH}: ") :].partition("\n")[0] if f"{_DEATH}: " in text else _DEATH
+        return ProbeResult(False, _in_brief(line), final=True)
+
+    def _log_text(self, since: int) -> str:
+        log = self._target.log
+        return logs.read_from(log, since, MAX_LOG).decode("utf-8", errors="replace") if log else ""
+
+    def _has_served(self) -> bool:
+        """Whether its log shows an answer to somebody since the last look."""
+        log = self._target.log
+        if log is None:
+            return False
+        since, self._log_seen = self._log_seen, logs.size(log)
+        return _SERVED.search(logs.read_from(log, since, MAX_LOG)) is not None
+
+    def _request(self, timeout: float, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        host, port = reachable(self._target.host), self._target.port
+        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        try:
+            connection.connect()
+            refuse_itself(connection.sock)
+            with _deadline(connection.sock, timeout):
+                connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+                response = connection.getresponse()
+                # The body of a 200 for a GET says nothing more, and might never come to an end.
+                return response.status, "" if response.status == 200 and body is None else _text(response)
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {timeout:g} s") from None
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def _deadline(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """Hang up after so many seconds: the timeout of a socket begins anew with each byte that drips in."""
+    late = threading.Event()
+
+    def hang_up() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
     try:
-        result = _completion(target) if target.model is not None else _health(target)
-        if result.ready and target.pid is not None and not listens(target.pid, target.port):
-            # mlx_lm lives on when it cannot bind its port, and the stranger who has it may answer just as well.
-            return ProbeResult(False, f"port {target.port} is answered by another program")
-        return result
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that is no name at all
-        return ProbeResult(False, _in_brief(getattr(error, "strerror", None) or str(error)) or type(error).__name__)
-
-
-def _completion(target: Target) -> ProbeResult:
-    # Never an empty prompt: it kills the generation thread of mlx-lm 0.32.2 for good.
-    body = {"model": target.model, "prompt": "hi", "max_tokens": 1}
-    status, text = _ask(target, COMPLETION_TIMEOUT, "POST", "/v1/completions", json.dumps(body))
-    return _verdict(status == 200 and '"choices"' in text, status, text)
-
-
-def _health(target: Target) -> ProbeResult:
-    status, text = _ask(target, HEALTH_TIMEOUT, "GET", target.health_path)
-    return _verdict(status == 200, status, text)
-
-
-def _ask(target: Target, timeout: float, method: str, path: str, body: str | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(reachable(target.host), target.port, timeout=timeout)
-    try:
-        connection.connect()
-        refuse_itself(connection.sock)
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-        response = connection.getresponse()
-        return response.status, _text(response)
+        yield
+    except (OSError, http.client.HTTPException):
+        if late.is_set():
+            raise TimeoutError from None
+        raise
     finally:
-        connection.close()
+        timer.cancel()
 
 
 def _text(response: http.client.HTTPResponse) -> str:
@@ -107,10 +230,14 @@ def _text(response: http.client.HTTPResponse) -> str:
         return ""
 
 
-def _verdict(ready: bool, status: int, text: str) -> ProbeResult:
-    return ProbeResult(ready, "" if ready else _in_brief(f"HTTP {status} {text}"))
+def _verdict(ok: bool, status: int, text: str) -> ProbeResult:
+    return ProbeResult(ok, "" if ok else _in_brief(f"HTTP {status} {text}"))
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__
 
 
 def _in_brief(text: str) -> str:
     """On one line, and without what could upset a terminal: it is shown in the status."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]

@@ -2,10 +2,10 @@
 
 stopped ──> starting ──> ready <──> unhealthy
                └───────────┴────────────┤
-                                        ├──> stopping ──> stopped
-                                        ├──> stopped
-                                        ├──> backoff ──> starting, stopped
-                                        └──> failed ───> starting, stopped
+                                        ├──> stopping ──┐
+                                        ├───────────────┼──> stopped
+                                        ├───────────────┼──> backoff ──> starting, stopped
+                                        └───────────────┴──> failed ───> starting, stopped
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from mlxhub_core.events import Failure
 
 
 class ModelState(StrEnum):
@@ -25,7 +27,7 @@ class ModelState(StrEnum):
     READY = "ready"
     """The process answered its readiness probe."""
     UNHEALTHY = "unhealthy"
-    """The process runs but no longer answers."""
+    """The process runs but does not answer: no longer, or not within its ``startup_timeout``."""
     STOPPING = "stopping"
     """The process was asked to end and has not yet."""
     BACKOFF = "backoff"
@@ -41,7 +43,7 @@ MOVES: Mapping[ModelState, frozenset[ModelState]] = {
     _S.STARTING: frozenset({_S.READY, _S.UNHEALTHY, _S.STOPPING, _S.STOPPED, _S.BACKOFF, _S.FAILED}),
     _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, _S.STOPPED, _S.BACKOFF, _S.FAILED}),
     _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, _S.STOPPED, _S.BACKOFF, _S.FAILED}),
-    _S.STOPPING: frozenset({_S.STOPPED}),
+    _S.STOPPING: frozenset({_S.STOPPED, _S.BACKOFF, _S.FAILED}),
     _S.BACKOFF: frozenset({_S.STARTING, _S.STOPPED}),
     _S.FAILED: frozenset({_S.STARTING, _S.STOPPED}),
 }
@@ -70,6 +72,8 @@ class ModelStatus:
         stopped_at: when the last process ended, in seconds since the epoch; None while one runs.
         restarts: automatic restarts since the model was last started by hand, by a reload, or with the hub.
         reason: why it is in this state, one of `events.Reason` or a sentence; None before its first start.
+        first_failure: how the last series of failures began; None if it never failed.
+        last_failure: how it failed last; None if it never did.
     """
 
     name: str
@@ -86,3 +90,5 @@ class ModelStatus:
     stopped_at: float | None = None
     restarts: int = 0
     reason: str | None = None
+    first_failure: Failure | None = None
+    last_failure: Failure | None = None

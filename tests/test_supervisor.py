@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 
 from mlxhub_core.errors import GroupFullError, HubError, HubStateError, LaunchError, UnknownModelError
 from mlxhub_core.launch import Launch
-from mlxhub_core.probes import ProbeResult, Target
+from mlxhub_core.probes import ProbeResult, Question, Target
 from mlxhub_core.process import Exit
-from mlxhub_core.settings import load_settings
+from mlxhub_core.settings import HealthSettings, load_settings
 from mlxhub_core.states import ALIVE, MOVES, ModelState, ModelStatus
 from mlxhub_core.supervisor import Supervisor
 from mlxhub_core.supervisor import messages as say
@@ -40,8 +41,45 @@ class FakeProcess:
     def kill(self) -> None:
         self.killed = True
 
-    def end(self, code: int, *, forced: bool = False) -> None:
-        self._on_exit(Exit(code, forced, ("its last words",)))
+    def end(self, code: int, *, forced: bool = False, tail: tuple[str, ...] = ("its last words",)) -> None:
+        self._on_exit(Exit(code, forced, tail))
+
+
+class FakeProbe:
+    """Asks nobody: the test answers."""
+
+    def __init__(self, target: Target, asked: list[Asked]) -> None:
+        self.target = target
+        self._asked = asked
+
+    def ask(self, question: Question, health: HealthSettings, answer: Callable[[ProbeResult], None]) -> None:
+        self._asked.append(Asked(self.target, question, answer))
+
+
+@dataclass
+class Asked:
+    """A question that waits for its answer."""
+
+    target: Target
+    question: Question
+    answer: Callable[[ProbeResult], None]
+
+
+class FakeMachine:
+    """A machine with as much memory as the test says."""
+
+    def __init__(self) -> None:
+        self.available = 16_000_000_000
+        self.kills: int | None = 0
+
+    def available_memory(self) -> int:
+        return self.available
+
+    def total_memory(self) -> int:
+        return 32_000_000_000
+
+    def oom_kills(self) -> int | None:
+        return self.kills
 
 
 class Play:
@@ -52,7 +90,8 @@ class Play:
         self.clock = FakeClock()
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.processes: dict[str, list[FakeProcess]] = {}
-        self.probes: list[tuple[Target, Callable[[ProbeResult], None]]] = []
+        self.probes: list[Asked] = []
+        self.machine = FakeMachine()
         self.bugs: list[BaseException] = []
         self.broken: set[str] = set()
         self.on_event: Callable[[str], object] = lambda hook: None
@@ -60,7 +99,8 @@ class Play:
             self._publish,
             self.bugs.append,
             process_factory=self._spawn,
-            prober=lambda target, answer: self.probes.append((target, answer)),
+            probe_factory=lambda target: FakeProbe(target, self.probes),
+            machine=self.machine,
             clock=self.clock,
             wall=self.clock,
             jitter=lambda: 0.0,
@@ -100,18 +140,19 @@ class Play:
     def shutdown(self) -> Future[Any]:
         return self.tell(say.Shutdown)
 
-    def end(self, name: str, code: int, *, forced: bool = False) -> None:
-        self.process(name).end(code, forced=forced)
+    def end(self, name: str, code: int, **how: Any) -> None:
+        self.process(name).end(code, **how)
         self.settle()
 
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.settle()
 
-    def answer(self, *, ready: bool) -> None:
-        probes, self.probes = self.probes, []
-        for _, answer in probes:
-            answer(ProbeResult(ready, "" if ready else "HTTP 503"))
+    def answer(self, *, ready: bool, **more: Any) -> None:
+        """All who were asked answer the same."""
+        asked, self.probes[:] = list(self.probes), []
+        for question in asked:
+            question.answer(ProbeResult(ready, **{"detail": "" if ready else "HTTP 503", **more}))
         self.settle()
 
     def settle(self) -> None:
@@ -384,7 +425,7 @@ def test_an_answer_to_the_question_about_an_earlier_process_is_not_believed(tmp_
     play.end("a", 1)
     play.wait(1.0)
     assert play.status("a").state is ModelState.STARTING
-    play.probes = play.probes[:1]
+    del play.probes[1:]
     play.answer(ready=True)
     assert play.status("a").state is ModelState.STARTING
 

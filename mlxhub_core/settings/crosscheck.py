@@ -69,8 +69,8 @@ def _within_mlx_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             ("model_path",), "is required: a directory or a name on the Hugging Face hub; or give a `command:`"
         )
-    if "health" in raw:
-        yield Finding(("health",), "is for `command:` models; mlx_lm server is asked for one token")
+    if isinstance(raw.get("health"), dict) and "path" in raw["health"]:
+        yield Finding(("health", "path"), "is for `command:` models; mlx_lm server is asked for one token")
     options, args = raw.get("options"), raw.get("args")
     flags: dict[str, str] = {}
     for key in options if isinstance(options, dict) else ():

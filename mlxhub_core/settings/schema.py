@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, Field
 
 from mlxhub_core.checking import STRICT, refusal
 from mlxhub_core.errors import Problem
+from mlxhub_core.restart import RestartRule
 from mlxhub_core.yaml_source import Keys, Source
 
 DEFAULT_LOG_PATH = "~/mlx-openai-server/logs"
@@ -26,6 +27,8 @@ MAX_NAME = 100
 _SLUG = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]*")
+_SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?[KMGT]i?B", re.IGNORECASE)
+_RULE = RestartRule()
 _URL_PATH = re.compile(r"/[!-~]*")
 
 
@@ -84,6 +87,18 @@ def _none_for_off(value: Any) -> Any:
     return None if value is False else value
 
 
+def _as_policy(value: Any) -> Any:
+    # `restart: on-failure` is short for a mapping with nothing else in it.
+    return value if isinstance(value, dict) else {"policy": value}
+
+
+def _size(value: Any) -> Any:
+    # A number alone would be bytes, which nobody means.
+    if not isinstance(value, str) or not _SIZE.fullmatch(value):
+        raise refusal("must be a size with its unit, as 8GB or 512MiB")
+    return value
+
+
 def _flag_value(value: Any) -> Any:
     if isinstance(value, list):
         raise refusal("must be one value, not a list; write it as the flag wants it, in quotes")
@@ -99,6 +114,7 @@ FilledText = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
 Word = Annotated[Text, BeforeValidator(_number_as_text)]
 FlagValue = Annotated[Any, AfterValidator(_flag_value)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Size = Annotated[ByteSize, BeforeValidator(_size), Field(gt=0)]
 RestartPolicy = Literal["never", "on-failure", "always"]
 LogLevel = Annotated[
     Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
@@ -115,11 +131,49 @@ class GroupSettings(BaseModel):
 
 
 class HealthSettings(BaseModel):
-    """How a `command:` model is asked whether it can serve: HTTP 200 on `path`."""
+    """How a model is asked whether it can serve, and for how long it may not.
+
+    `mlx_lm server` is asked for one token until it gives one, then now and then on its own health path; other servers
+    for HTTP 200 on `path`. A model that was ready is unhealthy after `failures` questions in a row without an answer
+    within `timeout` seconds, asked every `interval` seconds. One that is not ready after `startup_timeout` seconds is
+    unhealthy too, but goes on for as long as it makes progress.
+    """
 
     model_config = STRICT
 
     path: Annotated[str, AfterValidator(_url_path)] = "/health"
+    interval: Seconds = 30.0
+    timeout: Seconds = 5.0
+    startup_timeout: Seconds = 600.0
+    failures: Annotated[int, Field(ge=1, le=1000)] = 3
+
+
+class RestartSettings(BaseModel):
+    """Whether and when a model is started again that has ended; see `restart.RestartRule`."""
+
+    model_config = STRICT
+
+    policy: RestartPolicy = "on-failure"
+    delay: Annotated[float, Field(ge=0, le=86_400)] = _RULE.delay
+    max_delay: Seconds = _RULE.max_delay
+    factor: Annotated[float, Field(ge=1, le=100)] = _RULE.factor
+    jitter: Annotated[float, Field(ge=0, le=1)] = _RULE.jitter
+    reset_after: Seconds = _RULE.reset_after
+    max_failures: Annotated[int, Field(ge=1)] = _RULE.max_failures
+    window: Seconds = _RULE.window
+
+    @property
+    def rule(self) -> RestartRule:
+        """All but the policy."""
+        return RestartRule(**self.model_dump(exclude={"policy"}))
+
+
+class MemorySettings(BaseModel):
+    """The memory that must be available before a model is started, in bytes; None: it is not looked at."""
+
+    model_config = STRICT
+
+    required: Size | None = None
 
 
 class ModelSettings(BaseModel):
@@ -132,13 +186,14 @@ class ModelSettings(BaseModel):
     default: bool = False
     group: Slug | None = None
     port: Port | None = None
-    restart: RestartPolicy = "on-failure"
+    restart: Annotated[RestartSettings, BeforeValidator(_as_policy)] = RestartSettings()
     stop_timeout: Seconds = 30.0
     options: dict[str, FlagValue] = {}
     args: list[Word] = []
     python: FilledText | None = None
     command: Annotated[list[Word], Field(min_length=1)] | None = None
     health: Annotated[HealthSettings | None, BeforeValidator(_none_for_off)] = HealthSettings()
+    memory: MemorySettings = MemorySettings()
     env: dict[VariableName, Word] = {}
     working_directory: FilledText | None = None
 

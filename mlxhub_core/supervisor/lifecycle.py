@@ -6,28 +6,23 @@ the model meanwhile.
 
 from __future__ import annotations
 
-import signal
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mlxhub_core.actor import Timer
 from mlxhub_core.errors import HubError, IllegalMoveError, LaunchError
-from mlxhub_core.events import HubModelContext, Reason
-from mlxhub_core.probes import ProbeResult, Target
+from mlxhub_core.events import TROUBLES, Failure, HubModelContext, Reason
+from mlxhub_core.probes import Probe, ProbeResult
 from mlxhub_core.process import Exit, Process
-from mlxhub_core.restart import Failures, RestartRule
+from mlxhub_core.restart import Failures
 from mlxhub_core.settings import ModelSettings
 from mlxhub_core.states import MOVES, ModelState, ModelStatus
-from mlxhub_core.supervisor.messages import Message, ProbeDue, Reply, RestartDue
-
-FIRST_PROBE = 0.05
-"""Seconds from a process's start to the first question whether it can answer."""
-PROBE_GROWTH = 1.5
-"""Each further question comes so many times later than the one before."""
-MAX_PROBE_INTERVAL = 1.0
-"""Seconds between two questions at most: as much later than it became ready may a model be called ready."""
+from mlxhub_core.supervisor import endings
+from mlxhub_core.supervisor.endings import Shortage, Trouble
+from mlxhub_core.supervisor.health import FIRST_PROBE, Verdict, Watch
+from mlxhub_core.supervisor.messages import Message, ProbeDue, Reply, RestartDue, StartupDue
 
 RUNNING = frozenset({ModelState.STARTING, ModelState.READY, ModelState.UNHEALTHY})
 """The states in which a model has a process that was not asked to end."""
@@ -35,18 +30,28 @@ RUNNING = frozenset({ModelState.STARTING, ModelState.READY, ModelState.UNHEALTHY
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A process that was started, where it listens, and whom to ask whether it is ready (None: nobody)."""
+    """A process that was started.
+
+    Attributes:
+        process: the process.
+        host: the address it is to listen on.
+        port: its port, or None.
+        probe: asks it whether it can answer; None: it listens nowhere.
+        oom_kills: the machine's count when it was started; see `vitals.Machine`.
+        note: a sentence about its start that people should know.
+    """
 
     process: Process
     host: str
     port: int | None
-    target: Target | None
+    probe: Probe | None
+    oom_kills: int | None = None
+    note: str | None = None
 
 
 class Surroundings(Protocol):
     """What a model needs of the loop around it."""
 
-    rule: RestartRule
     patient: bool
     """Whether processes that are asked to end get their `stop_timeout`."""
 
@@ -70,8 +75,12 @@ class Surroundings(Protocol):
         """Start a process, or raise."""
         ...
 
-    def probe(self, name: str, run_id: str, target: Target) -> None:
-        """Ask, and have the loop get the answer."""
+    def ask(self, run: Run, model: ModelSettings) -> None:
+        """Ask a process whether it can answer, and have the loop get the answer."""
+        ...
+
+    def ended(self, run: Run) -> Shortage:
+        """Take note of the end of a process, and say whether it looks like a lack of memory."""
         ...
 
     def announce(self, hook: str, about: Mapping[str, Any], **arguments: Any) -> None:
@@ -85,21 +94,34 @@ class Surroundings(Protocol):
 
 @dataclass(slots=True)
 class Run:
-    """One process of the model."""
+    """One process of the model.
+
+    Attributes:
+        id: in all its events.
+        ctx: the model as it was when the process was started.
+        started: the process.
+        since: when it was started, on the hub's clock.
+        watch: its health.
+        stop_reason: why it was asked to end; None: nobody asked.
+        trouble: why the hub calls it unhealthy; None: it does not.
+        next_question: the timer for it.
+    """
 
     id: str
     ctx: HubModelContext
     started: Started
     since: float
+    watch: Watch = field(default_factory=Watch)
     stop_reason: Reason | None = None
-    probe_interval: float = FIRST_PROBE
+    trouble: Trouble | None = None
+    next_question: Timer | None = None
 
 
 class Lifecycle:
     """One model of hub.yaml.
 
     Args:
-        settings: its entry; may be replaced at any time and is used from the next start on.
+        settings: its entry.
         log_path: its log file.
         world: what is around it.
     """
@@ -109,12 +131,16 @@ class Lifecycle:
         self.log_path = log_path
         self.retired = False
         """No longer in hub.yaml: to be forgotten once its process has ended."""
+        self.due = False
+        """Its back-off is over, and it is to be started again as soon as that is possible."""
         self._world = world
         self._state = ModelState.STOPPED
         self._reason: str | None = None
         self._run: Run | None = None
         self._timer: Timer | None = None
         self._failures = Failures()
+        self._first_failure: Failure | None = None
+        self._last_failure: Failure | None = None
         self._restarts = 0
         self._exit_code: int | None = None
         self._started_at: float | None = None
@@ -136,6 +162,15 @@ class Lifecycle:
     def port(self) -> int | None:
         """The port of its process; None if it has none."""
         return self._run.started.port if self._run else None
+
+    @property
+    def promised_memory(self) -> int:
+        """Bytes that it requires and has not taken yet, as it still starts."""
+        required = self.settings.memory.required
+        if self._run is None or self._state is not ModelState.STARTING or required is None:
+            return 0
+        vitals = self._run.watch.vitals
+        return max(0, required - (vitals.memory_bytes if vitals else 0))
 
     @property
     def ctx(self) -> HubModelContext:
@@ -160,19 +195,33 @@ class Lifecycle:
             stopped_at=self._stopped_at,
             restarts=self._restarts,
             reason=self._reason,
+            first_failure=self._first_failure,
+            last_failure=self._last_failure,
         )
 
     # What may be asked of it.
+
+    def update(self, settings: ModelSettings, log_path: str) -> None:
+        """Heed these settings: what concerns only the hub at once, the rest from the next start on."""
+        watched = self.settings.health is not None
+        self.settings, self.log_path, self.retired = settings, log_path, False
+        if settings.health is not None and not watched and self._state in RUNNING and self._run:
+            self._ask_later(self._run, settings.health.interval)
 
     def start(self, reason: Reason, replies: list[Reply]) -> None:
         """Run, unless it does. It must not be stopping. `replies` are answered when it runs, or cannot be started."""
         if self._state in RUNNING:
             self._world.answer(replies)
             return
-        self._cancel_timer()
-        self._failures = Failures()
-        self._restarts = 0
+        self._begin_anew()
         self._launch(reason, replies)
+
+    def refuse(self, reason: Reason, error: HubError) -> None:
+        """Take note that it was to be started for `reason` and could not. A restart that is under way is not disturbed."""
+        if self._state in (ModelState.STOPPED, ModelState.FAILED):
+            self._begin_anew()
+            self._move(ModelState.STARTING, reason)
+            self._on_launch_failure(uuid.uuid4().hex, reason, error)
 
     def stop(self, reason: Reason, reply: Reply) -> None:
         """Do not run, and do not restart. `reply` is answered when the process has ended."""
@@ -181,55 +230,88 @@ class Lifecycle:
             self._end_run(reason)
         elif self._state is not ModelState.STOPPING:
             self._rest(reason)
+        elif self._run and self._run.stop_reason in TROUBLES:
+            # The hub was about to restart it; now somebody does not want it.
+            self._run.stop_reason = reason
+            self._reason = reason
 
     def kill(self) -> None:
         """If it is stopping, have that done at once."""
         if self._run and self._state is ModelState.STOPPING:
             self._run.started.process.kill()
 
+    def restart(self) -> None:
+        """Start it again after its back-off."""
+        self.due = False
+        self._restarts += 1
+        self._launch(Reason.RESTART, [])
+
+    def postpone(self, obstacle: str) -> None:
+        """Its restart is due, and has to wait for something."""
+        self.due = True
+        self._reason = obstacle
+
+    def give_back(self, error: HubError) -> None:
+        """Its restart is due, and cannot be: that is a failure like any other."""
+        self.due = False
+        self._move(ModelState.STARTING, Reason.RESTART)
+        self._on_launch_failure(uuid.uuid4().hex, Reason.RESTART, error)
+
     # What happens to it.
 
     def on_exit(self, run_id: str, outcome: Exit) -> None:
         """Its process has ended."""
-        run = self._run
-        if run is None or run.id != run_id:
+        run = self._live(run_id)
+        if run is None:
             return
         self._run = None
         self._exit_code = outcome.code
         self._stopped_at = self._world.wall()
-        if self._state is ModelState.STOPPING:
-            self._on_wanted_exit(run, outcome)
+        memory = self._world.ended(run)
+        if run.stop_reason in TROUBLES or (run.stop_reason is None and outcome.code != 0):
+            self._on_failure(run, outcome, memory)
+        elif run.stop_reason is None:
+            self._on_clean_exit(run, outcome)
         else:
-            self._on_unasked_exit(run, outcome)
+            self._on_wanted_exit(run, outcome)
+
+    def on_startup_due(self, run_id: str) -> None:
+        """Its `startup_timeout` is over."""
+        run = self._live(run_id)
+        if run is None or self._state is not ModelState.STARTING or self.settings.health is None:
+            return
+        detail = f"not ready after {self.settings.health.startup_timeout:g} s: {run.watch.said}"
+        run.watch.late(self._world.clock())
+        self._on_unhealthy(run, Trouble(Reason.STARTUP_TIMEOUT, detail))
 
     def on_probe_due(self, run_id: str) -> None:
         """It is time to ask whether it can answer."""
-        run = self._starting_run(run_id)
-        if run and run.started.target:
-            self._world.probe(self.name, run_id, run.started.target)
+        run = self._live(run_id)
+        if run is None or self._state not in RUNNING:
+            return
+        if self.settings.health is not None:
+            self._world.ask(run, self.settings)
+        else:  # Turned off meanwhile.
+            self._on_ok(run)
 
     def on_probed(self, run_id: str, result: ProbeResult) -> None:
         """It has answered, or not."""
-        run = self._starting_run(run_id)
-        if run is None:
+        run, health = self._live(run_id), self.settings.health
+        if run is None or self._state not in RUNNING:
             return
-        if result.ready:
-            self._on_ready(run)
-            return
-        self._reason = f"not ready yet: {result.detail}"
-        self._world.after(run.probe_interval, ProbeDue(self.name, run.id))
-        run.probe_interval = min(run.probe_interval * PROBE_GROWTH, MAX_PROBE_INTERVAL)
+        if result.ok or health is None:
+            run.watch.see(result.vitals, self._world.clock())
+            self._on_ok(run)
+        elif run.watch.missed(result, health, self._world.clock()):
+            self._on_lost(run, result)
+        elif self._state is ModelState.STARTING:
+            self._reason = f"not ready yet: {run.watch.said}"
+        if health is not None:
+            self._ask_later(run, run.watch.pause(health))
 
-    def on_restart_due(self, place: bool) -> None:
-        """The wait before a restart is over; `place` says whether its group has one for it."""
-        if self._state is not ModelState.BACKOFF:
-            return
-        if not place:
-            self._reason = "waits for a place in its group, or for its port"
-            self._timer = self._world.after(self._world.rule.delay, RestartDue(self.name))
-            return
-        self._restarts += 1
-        self._launch(Reason.RESTART, [])
+    def on_restart_due(self) -> None:
+        """The wait before a restart is over."""
+        self.due = self._state is ModelState.BACKOFF
 
     # How it does that.
 
@@ -238,6 +320,14 @@ class Lifecycle:
             raise IllegalMoveError(f"{self.name}: {self._state} -> {state} ({reason})")
         self._state = state
         self._reason = reason
+
+    def _live(self, run_id: str) -> Run | None:
+        return self._run if self._run and self._run.id == run_id else None
+
+    def _begin_anew(self) -> None:
+        self._cancel_restart()
+        self._failures = Failures()
+        self._restarts = 0
 
     def _launch(self, reason: Reason, replies: list[Reply]) -> None:
         run_id = uuid.uuid4().hex
@@ -249,33 +339,56 @@ class Lifecycle:
             return
         self._run = run = Run(run_id, self.ctx, started, self._world.clock())
         self._started_at, self._ready_at, self._stopped_at = self._world.wall(), None, None
-        self._announce(run, "model_started", reason, pid=started.process.pid)
+        self._announce(run, "model_started", reason, started.note, pid=started.process.pid)
         self._world.answer(replies)
-        if started.target is None:
-            self._on_ready(run)
+        if started.probe is None or self.settings.health is None:
+            self._on_ok(run)
         else:
-            self._world.after(FIRST_PROBE, ProbeDue(self.name, run_id))
+            self._ask_later(run, FIRST_PROBE)
+            self._world.after(self.settings.health.startup_timeout, StartupDue(self.name, run_id))
 
     def _on_launch_failure(self, run_id: str, reason: Reason, error: Exception) -> HubError:
         if not isinstance(error, HubError):
             error = LaunchError(self.name, f"cannot be started: {_said(error)}")
-        about = {"run_id": run_id, "reason": Reason.SPAWN_ERROR, "detail": str(error)}
-        if reason is Reason.RESTART:
-            self._fail(self.ctx, None, about, uptime=0.0)
-        else:
-            # It was somebody's wish, and that somebody is told: trying again by ourselves would surprise them.
-            self._move(ModelState.FAILED, str(error))
-            self._world.announce("model_failed", about, ctx=self.ctx, exit_code=None)
+        failure = Failure(self._world.wall(), Reason.SPAWN_ERROR, detail=str(error))
+        # A first start was somebody's wish, and that somebody is told: trying again by ourselves would surprise them.
+        self._fail(self.ctx, run_id, failure, again=reason is Reason.RESTART)
         return error
 
-    def _starting_run(self, run_id: str) -> Run | None:
-        run = self._run
-        return run if run and run.id == run_id and self._state is ModelState.STARTING else None
+    def _ask_later(self, run: Run, seconds: float) -> None:
+        if run.next_question is not None:
+            run.next_question.cancel()
+        if run.started.probe is not None:
+            run.next_question = self._world.after(seconds, ProbeDue(self.name, run.id))
 
-    def _on_ready(self, run: Run) -> None:
+    def _on_ok(self, run: Run) -> None:
+        now, sick_since, verdict = self._world.clock(), run.watch.unhealthy_since, run.watch.well(self._world.clock())
+        if verdict is Verdict.NOTHING:
+            return
+        run.trouble = None
         self._move(ModelState.READY, None)
-        self._ready_at = self._world.wall()
-        self._announce(run, "model_ready", None, startup_seconds=self._world.clock() - run.since)
+        if verdict is Verdict.READY:
+            self._ready_at = self._world.wall()
+            self._announce(run, "model_ready", None, startup_seconds=now - run.since)
+        else:
+            self._announce(run, "model_recovered", None, unhealthy_seconds=now - (sick_since or now))
+
+    def _on_lost(self, run: Run, result: ProbeResult) -> None:
+        if result.final or run.trouble is None:
+            times = f", {run.watch.misses} times in a row" if run.watch.misses > 1 and not result.final else ""
+            trouble = Trouble(Reason.UNHEALTHY, f"{result.detail}{times}")
+            if run.trouble is None:
+                self._on_unhealthy(run, trouble)
+            # The cause may show only after it was late.
+            run.trouble, self._reason = trouble, trouble.detail
+        assert run.trouble is not None
+        if self.settings.restart.policy != "never":
+            self._end_run(run.trouble.reason)
+
+    def _on_unhealthy(self, run: Run, trouble: Trouble) -> None:
+        run.trouble = trouble
+        self._move(ModelState.UNHEALTHY, trouble.detail)
+        self._announce(run, "model_unhealthy", trouble.reason, trouble.detail, reason=trouble.detail)
 
     def _end_run(self, reason: Reason) -> None:
         assert self._run is not None
@@ -285,73 +398,97 @@ class Lifecycle:
 
     def _rest(self, reason: Reason) -> None:
         """Be stopped, having no process."""
-        self._cancel_timer()
+        self._cancel_restart()
         if self._state is not ModelState.STOPPED:
             self._move(ModelState.STOPPED, reason)
         self._world.answer(self._awaiting_stop)
 
     def _on_wanted_exit(self, run: Run, outcome: Exit) -> None:
         self._move(ModelState.STOPPED, run.stop_reason)
-        self._announce_end(run, "model_stopped", run.stop_reason, outcome)
+        self._announce_stop(run, run.stop_reason, outcome)
         self._world.answer(self._awaiting_stop)
 
-    def _on_unasked_exit(self, run: Run, outcome: Exit) -> None:
-        if outcome.code == 0:
-            self._on_clean_exit(run, outcome)
-            return
-        reason = Reason.SIGNAL if outcome.code < 0 else Reason.CRASH
-        about = self._end_of(run, reason, outcome)
-        self._fail(run.ctx, outcome.code, about, about["uptime_seconds"])
-
     def _on_clean_exit(self, run: Run, outcome: Exit) -> None:
-        again = self.settings.restart == "always"
-        delay = self._next_delay(self._world.clock() - run.since) if again else None
+        again = self.settings.restart.policy == "always"
+        delay = self._next_delay(run) if again else None
         self._move(
             ModelState.STOPPED if not again else ModelState.FAILED if delay is None else ModelState.BACKOFF, Reason.EXIT
         )
-        self._announce_end(run, "model_stopped", Reason.EXIT, outcome, restart_in=delay)
+        self._announce_stop(run, Reason.EXIT, outcome, restart_in=delay)
         self._announce_restart(run.ctx, run.id, again, delay)
 
-    def _fail(self, ctx: HubModelContext, exit_code: int | None, about: dict[str, Any], uptime: float) -> None:
-        again = self.settings.restart != "never"
-        delay = self._next_delay(uptime) if again else None
-        self._move(ModelState.FAILED if delay is None else ModelState.BACKOFF, about.get("detail") or about["reason"])
-        self._world.announce("model_failed", {**about, "restart_in": delay}, ctx=ctx, exit_code=exit_code)
-        self._announce_restart(ctx, about["run_id"], again, delay)
+    def _on_failure(self, run: Run, outcome: Exit, memory: Shortage) -> None:
+        uptime = self._world.clock() - run.since
+        trouble = run.trouble if run.stop_reason in TROUBLES else None
+        failure = endings.failure(outcome, time=self._world.wall(), uptime=uptime, trouble=trouble, memory=memory)
+        self._fail(run.ctx, run.id, failure, again=True, run=run, forced=outcome.forced)
 
-    def _next_delay(self, uptime: float) -> float | None:
-        self._failures = self._failures.another(self._world.rule, self._world.clock(), uptime)
-        return self._failures.delay(self._world.rule, self._world.jitter())
+    def _fail(
+        self, ctx: HubModelContext, run_id: str, failure: Failure, *, again: bool, run: Run | None = None, **more: Any
+    ) -> None:
+        again = again and self.settings.restart.policy != "never"
+        delay = self._next_delay(run) if again else None
+        first = self._remember(failure)
+        self._move(ModelState.FAILED if delay is None else ModelState.BACKOFF, failure.detail or failure.reason)
+        about = {**_envelope(failure), **more, "run_id": run_id, "restart_in": delay, "first_failure": first}
+        self._world.announce("model_failed", about, ctx=ctx, exit_code=failure.exit_code)
+        self._announce_restart(ctx, run_id, again, delay)
+
+    def _remember(self, failure: Failure) -> Failure | None:
+        """Keep a failure, and return the first of its series if that is another."""
+        if self._first_failure is None or self._failures.in_a_row <= 1:
+            self._first_failure = failure
+        self._last_failure = failure
+        return self._first_failure if self._first_failure is not failure else None
+
+    def _next_delay(self, run: Run | None) -> float | None:
+        """Seconds until it is started again; None: give up. Only time in which it could answer counts as stable."""
+        now, rule = self._world.clock(), self.settings.restart.rule
+        ready_since = run.watch.ready_since if run else None
+        self._failures = self._failures.another(rule, now, now - ready_since if ready_since is not None else 0.0)
+        return self._failures.delay(rule, self._world.jitter())
 
     def _announce_restart(self, ctx: HubModelContext, run_id: str, again: bool, delay: float | None) -> None:
-        about = {"run_id": run_id, "reason": Reason.RESTART}
+        about: dict[str, Any] = {"run_id": run_id, "reason": Reason.RESTART}
         if delay is not None:
             self._timer = self._world.after(delay, RestartDue(self.name))
             attempt = self._failures.in_a_row
             self._world.announce("model_restarting", about, ctx=ctx, attempt=attempt, delay_seconds=delay)
         elif again:
+            about = {**about, "first_failure": self._first_failure}
             self._world.announce("model_gave_up", about, ctx=ctx, failures=len(self._failures.times))
 
-    def _announce(self, run: Run, hook: str, reason: Reason | None, **arguments: Any) -> None:
-        self._world.announce(hook, {"run_id": run.id, "reason": reason}, ctx=run.ctx, **arguments)
+    def _announce(self, run: Run, hook: str, why: Reason | None, detail: str | None = None, **arguments: Any) -> None:
+        about = {"run_id": run.id, "reason": why, "detail": detail}
+        self._world.announce(hook, about, ctx=run.ctx, **arguments)
 
-    def _announce_end(self, run: Run, hook: str, reason: Reason | None, outcome: Exit, **more: Any) -> None:
-        self._world.announce(hook, {**self._end_of(run, reason, outcome), **more}, ctx=run.ctx, exit_code=outcome.code)
-
-    def _end_of(self, run: Run, reason: Reason | None, outcome: Exit) -> dict[str, Any]:
-        return {
+    def _announce_stop(self, run: Run, reason: Reason | None, outcome: Exit, **more: Any) -> None:
+        about = {
             "run_id": run.id,
             "reason": reason,
             "uptime_seconds": self._world.clock() - run.since,
-            "signal": _signal_name(outcome.code),
+            "signal": endings.signal_name(outcome.code),
             "forced": outcome.forced,
             "log_tail": outcome.tail,
         }
+        self._world.announce("model_stopped", {**about, **more}, ctx=run.ctx, exit_code=outcome.code)
 
-    def _cancel_timer(self) -> None:
+    def _cancel_restart(self) -> None:
+        self.due = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _envelope(failure: Failure) -> dict[str, Any]:
+    """The fields of an event that tell of a failure."""
+    return {
+        "reason": failure.reason,
+        "detail": failure.detail,
+        "uptime_seconds": failure.uptime_seconds if failure.exit_code is not None else None,
+        "signal": failure.signal,
+        "log_tail": failure.log_tail,
+    }
 
 
 def _said(error: Exception) -> str:
@@ -359,12 +496,3 @@ def _said(error: Exception) -> str:
     if not isinstance(error, OSError) or not error.strerror:
         return str(error) or type(error).__name__
     return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-
-
-def _signal_name(code: int) -> str | None:
-    if code >= 0:
-        return None
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

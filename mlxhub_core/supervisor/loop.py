@@ -11,18 +11,20 @@ from typing import Any, TypeVar, cast
 
 from mlxhub_core import logs
 from mlxhub_core.actor import Actor, Timer
-from mlxhub_core.errors import GroupFullError, HubError, HubStateError, LaunchError, ModelError, UnknownModelError
+from mlxhub_core.errors import HubError, HubStateError, MemoryShortError, ModelError, UnknownModelError
 from mlxhub_core.events import HubEvent, Reason
-from mlxhub_core.launch import Launch, prepare
+from mlxhub_core.launch import prepare
 from mlxhub_core.ports import PortBook
-from mlxhub_core.probes import Prober, Target, probe_in_thread
+from mlxhub_core.probes import ProbeFactory, ServerProbe, Target
 from mlxhub_core.process import ProcessFactory, spawn
-from mlxhub_core.restart import RestartRule
 from mlxhub_core.settings import HubSettings, ModelSettings
 from mlxhub_core.states import ALIVE, ModelState, ModelStatus
+from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor import messages as say
-from mlxhub_core.supervisor.lifecycle import RUNNING, Lifecycle, Started
+from mlxhub_core.supervisor.admission import MEMORY_POLL, Admission
+from mlxhub_core.supervisor.lifecycle import RUNNING, Lifecycle, Run, Started
 from mlxhub_core.supervisor.plan import Plan, ReloadResult, make_plan
+from mlxhub_core.vitals import Machine, ThisMachine
 
 T = TypeVar("T")
 
@@ -37,11 +39,11 @@ class Supervisor:
         publish: gets each event: the name of its hook and the hook's arguments. Must return at once and not raise.
         failed: gets exceptions that are bugs of ours; the loop goes on.
         process_factory: starts processes.
-        prober: asks models whether they can answer.
+        probe_factory: makes what asks models whether they can answer.
+        machine: tells how much memory is available.
         clock: seconds that only grow.
         wall: seconds since the epoch.
         jitter: a random number from -1 to 1.
-        rule: how failed models are restarted.
     """
 
     def __init__(
@@ -50,14 +52,13 @@ class Supervisor:
         failed: Callable[[BaseException], None],
         *,
         process_factory: ProcessFactory = spawn,
-        prober: Prober = probe_in_thread,
+        probe_factory: ProbeFactory = ServerProbe,
+        machine: Machine | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311  # nothing secret about it
-        rule: RestartRule | None = None,
     ) -> None:
         self.actor: Actor[say.Message] = Actor(self._handle, failed, clock, name="mlxhub-supervisor")
-        self.rule = rule or RestartRule()
         self.patient = True
         self.clock = clock
         self.wall = wall
@@ -65,12 +66,14 @@ class Supervisor:
         self.after: Callable[[float, say.Message], Timer] = self.actor.after
         self._publish = publish
         self._spawn = process_factory
-        self._prober = prober
+        self._make_probe = probe_factory
+        self._machine = machine or ThisMachine()
+        self._admission = Admission(self._machine, clock)
         self._settings: HubSettings | None = None
-        self._ports: PortBook | None = None
         self._models: dict[str, Lifecycle] = {}
         self._waiting: dict[str, tuple[Reason, list[say.Reply]]] = {}
         self._closing = False
+        self._looking_again = False
         self._seq = 0
         self._snapshot: tuple[ModelStatus, ...] = ()
 
@@ -99,6 +102,10 @@ class Supervisor:
     def reserve_ports(self, settings: HubSettings) -> None:
         """Find a port for each model of `settings`, and start or stop none. Raises HubError and changes nothing."""
         self._ask(lambda reply: say.Reserve(settings, reply))
+
+    def plan(self, settings: HubSettings) -> Plan:
+        """What `apply` would do. Raises HubError as that would, and changes nothing."""
+        return self._ask(lambda reply: say.Preview(settings, reply))
 
     def apply(self, settings: HubSettings) -> ReloadResult:
         """Make the models be as `settings` say; returns when that is done. Raises HubError and changes nothing."""
@@ -145,9 +152,12 @@ class Supervisor:
                 self._restart(self._model(name), Reason.OPERATOR, reply)
             case say.Apply(settings, apply_reply):
                 self._apply(settings, apply_reply)
+            case say.Preview(settings, plan_reply):
+                self._refuse_if_closing()
+                self.answer([plan_reply], result=self._plan(settings, self._admission.book_for(settings)))
             case say.Reserve(settings, reply):
                 self._refuse_if_closing()
-                self._assign_ports(settings)
+                self._admission.adopt(self._admission.book_for(settings))
                 self.answer([reply])
             case say.Shutdown(reply):
                 self._shut_down(reply)
@@ -156,6 +166,8 @@ class Supervisor:
                 self.patient = False
                 for model in self._models.values():
                     model.kill()
+            case say.LookAgain():
+                self._looking_again = False
             case _:
                 self._inform(message)
 
@@ -171,8 +183,10 @@ class Supervisor:
                 model.on_probe_due(run_id)
             case say.Probed(_, run_id, result):
                 model.on_probed(run_id, result)
+            case say.StartupDue(_, run_id):
+                model.on_startup_due(run_id)
             case say.RestartDue():
-                model.on_restart_due(place=self._has_place(model))
+                model.on_restart_due()
 
     def _settle(self) -> None:
         """After each message: forget who is gone, let in who waits, and take the picture that `status` shows."""
@@ -181,16 +195,38 @@ class Supervisor:
                 del self._models[name]
         for name, (reason, replies) in list(self._waiting.items()):
             self._let_in(self._models[name], reason, replies)
+        for model in list(self._models.values()):
+            if model.due:
+                self._relaunch(model)
         self._take_snapshot()
 
     def _let_in(self, model: Lifecycle, reason: Reason, replies: list[say.Reply]) -> None:
         try:
-            if model.state is ModelState.STOPPING or self._must_wait(model):
+            if model.state is ModelState.STOPPING or self._obstacle(model):
                 return
             model.start(reason, replies)
         except ModelError as error:
+            model.refuse(reason, error)
             self.answer(replies, error)
         del self._waiting[model.name]
+
+    def _relaunch(self, model: Lifecycle) -> None:
+        try:
+            obstacle = self._obstacle(model)
+        except MemoryShortError as error:
+            model.give_back(error)
+        except ModelError as error:  # Another model has its place or its port: that is for people to settle.
+            model.postpone(str(error).removeprefix(f"{model.name}: "))
+        else:
+            model.restart() if obstacle is None else model.postpone(obstacle)
+
+    def _obstacle(self, model: Lifecycle) -> str | None:
+        """What a start has to wait for; None: nothing. Raises ModelError if that would be in vain."""
+        obstacle = self._admission.obstacle(model, self._models.values(), self._waiting)
+        if obstacle and self._admission.memory.is_awaited() and not self._looking_again:
+            self._looking_again = True
+            self.after(MEMORY_POLL, say.LookAgain())
+        return obstacle
 
     def _take_snapshot(self) -> None:
         self._snapshot = tuple(model.status() for model in self._models.values())
@@ -207,7 +243,12 @@ class Supervisor:
 
     def _start(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
         self._refuse_if_closing()
-        if model.state is ModelState.STOPPING or (model.state not in RUNNING and self._must_wait(model)):
+        try:
+            wait = model.state is ModelState.STOPPING or (model.state not in RUNNING and self._obstacle(model))
+        except ModelError as error:
+            model.refuse(reason, error)
+            raise
+        if wait:
             self._queue(model, reason, reply)
         else:
             model.start(reason, [reply])
@@ -219,7 +260,7 @@ class Supervisor:
 
     def _restart(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
         self._refuse_if_closing()
-        if model.state in RUNNING:
+        if model.state in ALIVE:
             model.stop(reason, say.Reply())
         self._start(model, reason, reply)
 
@@ -241,56 +282,15 @@ class Supervisor:
             self._stop(self._models[name], Reason.HUB_SHUTDOWN, stopped)
         _when_all(stops.values(), lambda: self.answer([reply]))
 
-    # Groups.
-
-    def _group_mates(self, model: Lifecycle) -> list[Lifecycle]:
-        """The models that hold a place in its group."""
-        group = model.settings.group
-        return [
-            m
-            for m in self._models.values()
-            if group and m is not model and m.settings.group == group and m.state in ALIVE
-        ]
-
-    def _places(self, model: Lifecycle) -> float:
-        group = self._settings.groups.get(model.settings.group or "") if self._settings else None
-        return group.max_loaded if group and group.max_loaded is not None else float("inf")
-
-    def _must_wait(self, model: Lifecycle) -> bool:
-        """Whether what it needs is about to become free: a place in its group, its port.
-
-        Raises:
-            GroupFullError, LaunchError: another model has it and keeps it.
-        """
-        mates, places = self._group_mates(model), self._places(model)
-        staying = [mate.name for mate in mates if mate.state is not ModelState.STOPPING or mate.name in self._waiting]
-        if len(staying) >= places:
-            raise GroupFullError(model.name, str(model.settings.group), int(places), staying)
-        owner = self._owner_of_its_port(model)
-        if owner is not None and owner.state is not ModelState.STOPPING:
-            raise LaunchError(
-                model.name, f"port {owner.port} is in use by {owner.name}; stop or restart that one first"
-            )
-        return len(mates) >= places or owner is not None
-
-    def _has_place(self, model: Lifecycle) -> bool:
-        try:
-            return not self._must_wait(model)
-        except ModelError:
-            return False
-
-    def _owner_of_its_port(self, model: Lifecycle) -> Lifecycle | None:
-        """The other model whose process has the port that this one is to have."""
-        port = self._ports.port_of(model.name) if self._ports else None
-        return next((m for m in self._models.values() if m is not model and port is not None and m.port == port), None)
-
     # Reload.
 
     def _apply(self, settings: HubSettings, reply: Future[ReloadResult]) -> None:
         self._refuse_if_closing()
         first = self._settings is None
-        self._assign_ports(settings)
-        plan = make_plan(self._states(), self._settings, settings, self._rehoused())
+        book = self._admission.book_for(settings)
+        plan = self._plan(settings, book)
+        self._admission.adopt(book)
+        self._admission.limit(settings)
         self._settings = settings
         self._take_over(settings)
         reason = Reason.HUB_START if first else Reason.RELOAD
@@ -306,19 +306,10 @@ class Supervisor:
         everything = (*stops.values(), *starts.values())
         _when_all(everything, lambda: self._applied(plan, starts, reply, quiet=first))
 
-    def _states(self) -> dict[str, ModelState]:
-        return {name: model.state for name, model in self._models.items() if not model.retired}
-
-    def _rehoused(self) -> set[str]:
-        """The models that run on a port which hub.yaml now gives to another."""
-        ports = self._ports
-        return {m.name for m in self._models.values() if ports and m.port not in (None, ports.port_of(m.name))}
-
-    def _assign_ports(self, settings: HubSettings) -> None:
-        # A new book, so that one which cannot be filled leaves the old one as it was.
-        book = PortBook(settings.host, settings.model_starting_port, self._ports)
-        book.assign(settings.models)
-        self._ports = book
+    def _plan(self, settings: HubSettings, book: PortBook) -> Plan:
+        states = {name: model.state for name, model in self._models.items() if not model.retired}
+        rehoused = {m.name for m in self._models.values() if m.port not in (None, book.port_of(m.name))}
+        return make_plan(states, self._settings, settings, rehoused)
 
     def _take_over(self, settings: HubSettings) -> None:
         """Have a lifecycle with the new settings for each model, in the order of the file."""
@@ -327,7 +318,7 @@ class Supervisor:
             log = str(logs.log_file(settings.log_path, model.name))
             lifecycle = old.pop(model.name) if model.name in old else Lifecycle(model, log, self)
             self._models[model.name] = lifecycle
-            lifecycle.settings, lifecycle.log_path, lifecycle.retired = model, log, False
+            lifecycle.update(model, log)
         self._models |= old
 
     def _try(
@@ -361,19 +352,30 @@ class Supervisor:
     def launch(self, model: ModelSettings, run_id: str) -> Started:
         """Start a model's process. Raises HubError or OSError."""
         assert self._settings is not None
-        assert self._ports is not None
-        port = self._ports.claim(model)
-        launch = prepare(model, host=self._settings.host, port=port, directory=self._settings.directory)
-        log = logs.log_file(self._settings.log_path, model.name)
-        name = model.name
+        host, name = self._settings.host, model.name
+        port = self._admission.claim(model)
+        launch = prepare(model, host=host, port=port, directory=self._settings.directory)
+        log = logs.log_file(self._settings.log_path, name)
+        begin, kills = logs.size(log), self._machine.oom_kills()
         process = self._spawn(launch, log, lambda outcome: self._tell(say.Exited(name, run_id, outcome)))
-        return Started(
-            process, self._settings.host, port, _target(model, launch, self._settings.host, port, process.pid)
+        target = None if port is None else Target(host, port, launch.mlx_model, process.pid, log, begin)
+        probe = self._make_probe(target) if target else None
+        return Started(process, host, port, probe, kills, self._admission.memory.write_off())
+
+    def ask(self, run: Run, model: ModelSettings) -> None:
+        """Ask a process whether it can answer."""
+        assert run.started.probe is not None
+        assert model.health is not None
+        name, run_id = model.name, run.id
+        run.started.probe.ask(
+            run.watch.question, model.health, lambda result: self._tell(say.Probed(name, run_id, result))
         )
 
-    def probe(self, name: str, run_id: str, target: Target) -> None:
-        """Ask a model whether it can answer."""
-        self._prober(target, lambda result: self._tell(say.Probed(name, run_id, result)))
+    def ended(self, run: Run) -> endings.Shortage:
+        """Take note of the end of a process."""
+        vitals = run.watch.vitals
+        self._admission.memory.ended(vitals)
+        return endings.shortage(run.started.oom_kills, vitals, self._machine)
 
     def announce(self, hook: str, about: Mapping[str, Any], **arguments: Any) -> None:
         """Number an event, wrap it up and publish it."""
@@ -392,12 +394,6 @@ class Supervisor:
                 reply.set_exception(error)
             else:
                 reply.set_result(cast(T, result))
-
-
-def _target(model: ModelSettings, launch: Launch, host: str, port: int | None, pid: int) -> Target | None:
-    if port is None or (model.command is not None and model.health is None):
-        return None
-    return Target(host, port, launch.mlx_model, model.health.path if model.health else "/health", pid)
 
 
 def _when_all(futures: Iterable[Future[Any]], done: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlxhub_core.probes import ProbeResult
 from mlxhub_core.process import Exit
 from mlxhub_core.settings import HubSettings
-from mlxhub_core.supervisor.plan import ReloadResult
+from mlxhub_core.supervisor.plan import Plan, ReloadResult
 
 Reply = Future[None]
 
@@ -46,6 +46,14 @@ class Reserve:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What would an `Apply` do? Answered at once; nothing changes."""
+
+    settings: HubSettings
+    reply: Future[Plan]
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """Make the models be as hub.yaml says; answered when that is done."""
 
@@ -76,7 +84,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class ProbeDue:
-    """It is time to ask a starting model whether it can answer."""
+    """It is time to ask a model whether it can answer."""
 
     name: str
     run_id: str
@@ -98,4 +106,32 @@ class RestartDue:
     name: str
 
 
-Message = Start | Stop | Restart | Reserve | Apply | Shutdown | Kill | Exited | ProbeDue | Probed | RestartDue
+@dataclass(frozen=True, slots=True)
+class StartupDue:
+    """A model's `startup_timeout` is over."""
+
+    name: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Those who wait for memory may try again."""
+
+
+Message = (
+    Start
+    | Stop
+    | Restart
+    | Reserve
+    | Preview
+    | Apply
+    | Shutdown
+    | Kill
+    | Exited
+    | ProbeDue
+    | Probed
+    | StartupDue
+    | RestartDue
+    | LookAgain
+)

@@ -10,7 +10,7 @@ from mlxhub_core.errors import HubError
 from mlxhub_core.settings import HubSettings, ModelSettings
 from mlxhub_core.states import ALIVE, ModelState
 
-LIVE_KEYS = frozenset({"default", "group", "restart", "stop_timeout", "health"})
+LIVE_KEYS = frozenset({"default", "group", "restart", "stop_timeout", "health", "memory"})
 """Keys of a model that the hub alone heeds: a running process need not be restarted when they change."""
 
 

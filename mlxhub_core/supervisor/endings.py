@@ -1,0 +1,81 @@
+"""How a process ended, and why. Pure."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+
+from mlxhub_core.events import Failure, Reason
+from mlxhub_core.process import Exit
+from mlxhub_core.vitals import Machine, Vitals
+
+LOW_MEMORY = 0.05
+"""Of all memory: with less than that left, a SIGKILL out of nowhere is the system's, where that does not say so."""
+
+_OUT_OF_MEMORY = re.compile(
+    r"insufficient memory|out of memory|\bMemoryError\b|\bbad_alloc\b|unable to allocate|cannot allocate memory"
+    r"|\[metal::malloc\]",
+    re.IGNORECASE,
+)
+"""What Metal (`kIOGPUCommandBufferCallbackErrorOutOfMemory`), Python, C++ and the C library say when memory runs out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the hub ends a process that nobody asked to end."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """What points to the system having killed a process for want of memory.
+
+    Attributes:
+        kills: processes that it killed for that while this one ran; None: it does not say.
+        low: whether memory was low when the process was last looked at.
+    """
+
+    kills: int | None
+    low: bool
+
+
+def shortage(before: int | None, vitals: Vitals | None, machine: Machine) -> Shortage:
+    """What the machine says now; `before` is its `oom_kills` when the process was started."""
+    now = machine.oom_kills()
+    kills = now - before if now is not None and before is not None else None
+    low = vitals is not None and vitals.available_bytes < LOW_MEMORY * machine.total_memory()
+    return Shortage(kills, low)
+
+
+def failure(outcome: Exit, *, time: float, uptime: float, trouble: Trouble | None, memory: Shortage) -> Failure:
+    """The story of a process that ended though nobody asked it to, or only the hub because of a `trouble`."""
+    if trouble is not None:
+        reason, detail = trouble.reason, trouble.detail or None
+    else:
+        reason, detail = _unasked(outcome, memory)
+    return Failure(time, reason, outcome.code, signal_name(outcome.code), detail, uptime, outcome.tail)
+
+
+def _unasked(outcome: Exit, memory: Shortage) -> tuple[Reason, str | None]:
+    for line in reversed(outcome.tail):
+        if _OUT_OF_MEMORY.search(line):
+            return Reason.SUSPECTED_OOM, line.strip()
+    if outcome.code == -signal.SIGKILL:
+        if memory.kills:
+            return Reason.SUSPECTED_OOM, "the system has killed processes for want of memory while it ran"
+        if memory.kills is None and memory.low:
+            return Reason.SUSPECTED_OOM, "it was killed while hardly any memory was left"
+    return (Reason.SIGNAL if outcome.code < 0 else Reason.CRASH), None
+
+
+def signal_name(code: int) -> str | None:
+    """The name of the signal that a negative exit code stands for."""
+    if code >= 0:
+        return None
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
