@@ -90,7 +90,7 @@ def _sentence(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
     if kind in ("too_short", "string_too_short") and bounds["min_length"] == 1:
         return "must not be empty"
     if kind in _SENTENCES:
-        return _SENTENCES[kind].format(**bounds)
+        return _SENTENCES[kind].format(**{name: _plain(bound) for name, bound in bounds.items()})
     if kind == "value_error":  # raised by the author of a sink
         return str(bounds["error"])
     said = error["msg"].replace("Input should", "must", 1)
@@ -127,6 +127,11 @@ _SENTENCES = {
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "union_tag_invalid": "needs a {discriminator}: {expected_tags}",
 }
+
+
+def _plain(bound: Any) -> Any:
+    """A bound as people write it: 60 and not 60.0."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 def _kind(value: Any) -> str:

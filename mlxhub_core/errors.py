@@ -106,10 +106,13 @@ class MemoryShortError(LaunchError):
     """Less memory is available than the model's ``memory: {required}`` asks for; both in bytes."""
 
     def __init__(self, name: str, required: int, available: int) -> None:
+        wanted, there = in_gigabytes(required), in_gigabytes(available)
+        if wanted == there:  # Rounded alike, they would not tell what is wrong.
+            wanted, there = f"{required} bytes", f"{available} bytes"
         super().__init__(
             name,
-            f"needs {in_gigabytes(required)} of memory (memory.required) and only {in_gigabytes(available)} are"
-            " available; stop another model or program first, or lower it",
+            f"needs {wanted} of memory (memory.required) and only {there} are available;"
+            " stop another model or program first, or lower it",
         )
         self.required = required
         self.available = available

@@ -64,7 +64,7 @@ def model_stopped(ctx: HubModelContext, exit_code: int | None, event: HubEvent) 
 
 @hookspec
 def model_failed(ctx: HubModelContext, exit_code: int | None, event: HubEvent) -> None:
-    """A process ended unasked, or could not be started."""
+    """A process ended unasked, was ended because it did not answer, or could not be started."""
 
 
 @hookspec

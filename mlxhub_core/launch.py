@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -21,6 +22,9 @@ from mlxhub_core.settings import ModelSettings
 
 _PLACEHOLDER = re.compile(r"\{(name|host|port|model_path)\}")
 _SHARD = re.compile(r"-\d+-of-(\d+)\.safetensors")
+_UNFIT_MLX = re.compile(r"0\.31(?!\d)")
+_BROKEN_METADATA = (OSError, ValueError)
+"""What reading the version of a package raises that pip has left half installed, once importlib-metadata is imported."""
 _ADVICE = {
     "command": "install it, or write its whole path, and each word of the command as an entry of its own",
     "python": "name an interpreter that has mlx-lm, as ~/venv/bin/python",
@@ -109,7 +113,7 @@ def _interpreter(model: ModelSettings, directory: Path, path: str | None) -> str
         return python
     if advice := mlx_is_missing():
         raise LaunchError(model.name, f"needs {advice}, or name a Python that has it with `python:`")
-    if advice := _mlx_is_unfit(importlib.metadata.version("mlx-lm"), sys.executable):
+    if advice := _mlx_is_unfit(_own_version(), sys.executable):
         raise LaunchError(model.name, f"this Python has {advice}")
     return sys.executable
 
@@ -117,15 +121,22 @@ def _interpreter(model: ModelSettings, directory: Path, path: str | None) -> str
 def mlx_is_missing() -> str | None:
     """What to do about it, with this interpreter's own pip line; None if mlx-lm is installed. Does not import it."""
     try:
-        importlib.metadata.version("mlx-lm")
+        _own_version()
     except importlib.metadata.PackageNotFoundError:
         pip = f'{shlex.quote(sys.executable)} -m pip install "mlxhub-core[mlx]"'
         return f"mlx-lm, which is not installed here; run `{pip}`"
     return None
 
 
+def _own_version() -> str | None:
+    """The version of mlx-lm here; None if it does not say. Raises PackageNotFoundError."""
+    with contextlib.suppress(*_BROKEN_METADATA):
+        return importlib.metadata.version("mlx-lm")
+    return None
+
+
 def _mlx_is_unfit(version: str | None, python: str) -> str | None:
-    if version is None or not version.startswith("0.31."):
+    if version is None or not _UNFIT_MLX.match(version):
         return None
     pip = f'{shlex.quote(python)} -m pip install -U "mlx-lm>=0.32.2"'
     return f"mlx-lm {version}, whose server says for ever that it is well when its model is dead; run `{pip}`"
@@ -134,9 +145,15 @@ def _mlx_is_unfit(version: str | None, python: str) -> str | None:
 def _version_beside(python: str) -> str | None:
     """The version of mlx-lm that another interpreter has, where it keeps its packages in the usual place."""
     # Not the path that a link leads to: that would be the interpreter which a virtual environment was made of.
-    places = Path(python).parent.parent.glob("lib/python3*/site-packages")
+    places = list(Path(python).parent.parent.glob("lib/python3*/site-packages"))
+    if len(places) > 1:
+        # As where Homebrew keeps several, or an environment was upgraded; there only its name tells which one is its own.
+        names = {Path(python).name, Path(python).resolve().name}
+        places = [place for place in places if place.parent.name in names]
     found = importlib.metadata.distributions(name="mlx-lm", path=[str(place) for place in places])
-    return next((distribution.version for distribution in found), None)
+    with contextlib.suppress(*_BROKEN_METADATA):
+        return next((distribution.version for distribution in found), None)
+    return None
 
 
 def _program(model: str, program: str, cwd: Path, path: str | None, key: str = "command") -> str:

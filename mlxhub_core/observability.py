@@ -27,7 +27,10 @@ class HubObservabilitySink(Protocol):
         """A process ended because it was asked to, or by itself with exit code 0."""
 
     def model_failed(self, ctx: HubModelContext, *, exit_code: int | None) -> None:
-        """A process ended unasked; negative exit codes are signals; None: it could not be started."""
+        """A process ended unasked, or was ended because it did not answer.
+
+        Negative exit codes are signals; None: it could not be started.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,10 @@ class Sink:
         """A process ended because it was asked to, or by itself with exit code 0."""
 
     def model_failed(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent) -> None:
-        """A process ended unasked; negative exit codes are signals; None: it could not be started."""
+        """A process ended unasked, or was ended because it did not answer.
+
+        Negative exit codes are signals; None: it could not be started.
+        """
 
     def model_restarting(self, ctx: HubModelContext, *, attempt: int, delay_seconds: float, event: HubEvent) -> None:
         """The hub will start the model again, for the ``attempt``-th time in a row, after the delay."""
@@ -135,7 +141,9 @@ class Sink:
 class LoggingHubObservabilitySink:
     """Writes each event to Loguru, with ``hub_model``, ``hub_group`` and ``hub_log_path`` bound to the record.
 
-    Levels: info for a start, a stop and readiness; warning for a failure and what follows from it; error for giving up.
+    Levels: info for a start, a stop, readiness and recovery; warning for a model that does not answer, a failure and
+    what follows from it; error for giving up. Where they are known, ``hub_reason`` is one of `Reason` and ``hub_detail``
+    a sentence.
 
     Args:
         base_logger: the Loguru logger to write to; default: ``loguru.logger``. Its handlers are never touched.
@@ -156,9 +164,10 @@ class LoggingHubObservabilitySink:
         log = self._bind(ctx, "model_ready", hub_startup_seconds=startup_seconds)
         log.info("{} is ready after {:.1f} s", ctx.name, startup_seconds)
 
-    def model_unhealthy(self, ctx: HubModelContext, *, reason: str) -> None:
+    def model_unhealthy(self, ctx: HubModelContext, *, reason: str, event: HubEvent | None = None) -> None:
         """Log that it does not answer, at warning."""
-        self._bind(ctx, "model_unhealthy", hub_reason=reason).warning("{} is unhealthy: {}", ctx.name, reason)
+        log = self._bind(ctx, "model_unhealthy", hub_reason=event.reason if event else None, hub_detail=reason)
+        log.warning("{} is unhealthy: {}", ctx.name, reason)
 
     def model_recovered(self, ctx: HubModelContext, *, unhealthy_seconds: float) -> None:
         """Log that it answers again, at info."""
@@ -172,11 +181,11 @@ class LoggingHubObservabilitySink:
 
     def model_failed(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent | None = None) -> None:
         """Log the failure, at warning, with what the model last wrote bound as ``hub_log_tail``."""
-        tail = event.log_tail if event else ()
-        reason = event.reason if event else None
-        log = self._bind(ctx, "model_failed", hub_exit_code=exit_code, hub_reason=reason, hub_log_tail=tail)
+        reason, detail, tail = (event.reason, event.detail, event.log_tail) if event else (None, None, ())
+        log = self._bind(ctx, "model_failed", hub_exit_code=exit_code, hub_reason=reason, hub_detail=detail)
         where = f"; its output is in {ctx.log_path}" if exit_code is not None else ""
-        log.warning("{} failed ({}){}", ctx.name, _outcome(exit_code, event), where)
+        message = "{} failed ({}){}{}"
+        log.bind(hub_log_tail=tail).warning(message, ctx.name, _outcome(exit_code, event), _forced(event), where)
 
     def model_restarting(self, ctx: HubModelContext, *, attempt: int, delay_seconds: float) -> None:
         """Log the coming restart, at warning."""

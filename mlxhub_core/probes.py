@@ -123,8 +123,11 @@ class ServerProbe:
             result = self._result(question, health)
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that is no name at all
             result = ProbeResult(False, _in_brief(getattr(error, "strerror", None) or str(error)) or _name(error))
-        pid = self._target.pid
-        return result if pid is None else replace(result, vitals=vitals_of(pid, self._target.log))
+        if self._target.pid is None:
+            return result
+        vitals = vitals_of(self._target.pid, self._target.log)
+        # Of a process that ended meanwhile its end tells more than who answers in its place.
+        return replace(result, final=result.final and vitals is not None, vitals=vitals)
 
     def _result(self, question: Question, health: HealthSettings) -> ProbeResult:
         if self._target.model is None:
@@ -141,12 +144,11 @@ class ServerProbe:
 
     def _own(self, result: ProbeResult) -> ProbeResult:
         """Believe only the process itself."""
-        target = self._target
-        if not result.ok or target.pid is None or listens(target.pid, target.port):
+        target, is_mlx = self._target, self._target.model is not None
+        if target.pid is None or not (result.ok or is_mlx) or listens(target.pid, target.port):
             return result
-        # mlx_lm lives on when it cannot bind its port, and the stranger who has it may answer just as well.
-        taken = f"port {target.port} is answered by another program"
-        return ProbeResult(False, taken, final=target.model is not None)
+        # mlx_lm lives on when it cannot bind its port, and whatever the stranger who has it answers, it will not.
+        return ProbeResult(False, f"port {target.port} is answered by another program", final=is_mlx)
 
     def _completion(self, model: str) -> ProbeResult:
         # Never an empty prompt: it kills the generation thread of mlx-lm 0.32.2 for good.
@@ -168,19 +170,20 @@ class ServerProbe:
         """With the cause, in the words of the server."""
         text = self._log_text(self._target.log_begin)
         line = text[text.rfind(f"{_DEATH}: ") :].partition("\n")[0] if f"{_DEATH}: " in text else _DEATH
-        return ProbeResult(False, _in_brief(line), final=True)
+        return ProbeResult(False, _in_brief(line).rstrip(":"), final=True)  # Some errors say nothing.
 
     def _log_text(self, since: int) -> str:
         log = self._target.log
         return logs.read_from(log, since, MAX_LOG).decode("utf-8", errors="replace") if log else ""
 
     def _has_served(self) -> bool:
-        """Whether its log shows an answer to somebody since the last look."""
+        """Whether its log shows an answer to somebody since the last look, and no death."""
         log = self._target.log
         if log is None:
             return False
         since, self._log_seen = self._log_seen, logs.size(log)
-        return _SERVED.search(logs.read_from(log, since, MAX_LOG)) is not None
+        written = logs.read_from(log, since, MAX_LOG)
+        return _DEATH.encode() not in written and _SERVED.search(written) is not None
 
     def _request(self, timeout: float, method: str, path: str, body: str | None = None) -> tuple[int, str]:
         host, port = reachable(self._target.host), self._target.port
@@ -188,11 +191,15 @@ class ServerProbe:
         try:
             connection.connect()
             refuse_itself(connection.sock)
-            with _deadline(connection.sock, timeout):
+            with _deadline(connection.sock, timeout) as late:
                 connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
                 response = connection.getresponse()
                 # The body of a 200 for a GET says nothing more, and might never come to an end.
-                return response.status, "" if response.status == 200 and body is None else _text(response)
+                text = "" if response.status == 200 and body is None else _text(response)
+            # What broke off because we hung up can look like a whole answer.
+            if response.status == 200 and late.is_set():
+                raise TimeoutError
+            return response.status, text
         except TimeoutError:
             raise TimeoutError(f"no answer within {timeout:g} s") from None
         finally:
@@ -200,8 +207,11 @@ class ServerProbe:
 
 
 @contextlib.contextmanager
-def _deadline(connection: socket.socket, seconds: float) -> Iterator[None]:
-    """Hang up after so many seconds: the timeout of a socket begins anew with each byte that drips in."""
+def _deadline(connection: socket.socket, seconds: float) -> Iterator[threading.Event]:
+    """Hang up after so many seconds: the timeout of a socket begins anew with each byte that drips in.
+
+    Gives an event that says whether that has happened.
+    """
     late = threading.Event()
 
     def hang_up() -> None:
@@ -210,10 +220,9 @@ def _deadline(connection: socket.socket, seconds: float) -> Iterator[None]:
             connection.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(seconds, hang_up)
-    timer.daemon = True
     timer.start()
     try:
-        yield
+        yield late
     except (OSError, http.client.HTTPException):
         if late.is_set():
             raise TimeoutError from None

@@ -14,7 +14,7 @@ class RestartRule:
         factor: each further delay in a row is so many times longer.
         max_delay: seconds; no delay is longer, but for its jitter.
         jitter: each delay is up to this part shorter or longer, so that models do not load in step.
-        reset_after: a run of so many seconds counts as stable, and the delays start over.
+        reset_after: a model that was ready for so many seconds counts as stable, and the delays start over.
         max_failures: after so many failures within `window` the hub gives up.
         window: seconds.
     """
@@ -40,9 +40,9 @@ class Failures:
     in_a_row: int = 0
     times: tuple[float, ...] = ()
 
-    def another(self, rule: RestartRule, now: float, uptime: float) -> Failures:
-        """These and one more, at `now`, of a run that lasted `uptime` seconds."""
-        in_a_row = 1 if uptime >= rule.reset_after else self.in_a_row + 1
+    def another(self, rule: RestartRule, now: float, ready_for: float) -> Failures:
+        """These and one more, at `now`, of a run that was ready for so many seconds; 0: it never was."""
+        in_a_row = 1 if ready_for >= rule.reset_after else self.in_a_row + 1
         return Failures(in_a_row, (*(time for time in self.times if time > now - rule.window), now))
 
     def delay(self, rule: RestartRule, jitter: float) -> float | None:
@@ -54,6 +54,11 @@ class Failures:
         """
         if len(self.times) >= rule.max_failures:
             return None
-        # The power is bounded because a float cannot grow without end; 64 doublings are beyond any max_delay.
-        wait = min(rule.delay * rule.factor ** min(max(self.in_a_row - 1, 0), 64), rule.max_delay)
-        return wait * (1 + rule.jitter * jitter)
+        return self._wait(rule) * (1 + rule.jitter * jitter)
+
+    def _wait(self, rule: RestartRule) -> float:
+        try:
+            longer = float(rule.factor) ** max(self.in_a_row - 1, 0)
+        except OverflowError:  # Longer than any max_delay; but no time at all stays none.
+            return rule.max_delay if rule.delay else 0.0
+        return min(rule.delay * longer, rule.max_delay)

@@ -1,5 +1,6 @@
 """The states a model can be in, the moves between them, and the snapshot that people see.
 
+               ┌────────────────────────┐
 stopped ──> starting ──> ready <──> unhealthy
                └───────────┴────────────┤
                                         ├──> stopping ──┐

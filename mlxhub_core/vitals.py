@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -73,23 +72,30 @@ def vitals_of(pid: int, log: Path | None) -> Vitals | None:
     """What a process and its children have used so far; None if it has ended, or the system does not let us look."""
     try:
         leader = psutil.Process(pid)
-        used = list(_used([leader, *leader.children(recursive=True)]))
-    except psutil.Error:
+        own = _used(leader)
+        if own is None:
+            return None
+        used = [own, *filter(None, map(_used, leader.children(recursive=True)))]
+        available = ThisMachine().available_memory()
+    except (psutil.Error, OSError):  # OSError: the hub itself has no file descriptor left.
         return None
     return Vitals(
         cpu_seconds=sum(cpu for cpu, _ in used),
         memory_bytes=sum(memory for _, memory in used),
         log_bytes=logs.size(log) if log else 0,
-        available_bytes=ThisMachine().available_memory(),
+        available_bytes=available,
     )
 
 
-def _used(processes: list[psutil.Process]) -> Iterator[tuple[float, int]]:
-    for process in processes:
-        try:
-            with process.oneshot():
-                cpu, memory = process.cpu_times(), process.memory_info()
-        except psutil.Error:
-            continue  # A child that has ended.
-        # Linux counts mapped files with the rest, though it gives them back at once; macOS does not tell them apart.
-        yield cpu.user + cpu.system, memory.rss - getattr(memory, "shared", 0)
+def _used(process: psutil.Process) -> tuple[float, int] | None:
+    """Seconds and bytes; None if it has ended, or the system does not let us look."""
+    try:
+        with process.oneshot():
+            cpu, memory = process.cpu_times(), process.memory_info()
+    except psutil.Error:
+        return None
+    # Linux still lists a process that is ending, or has ended and was not yet waited for, but it has nothing any more.
+    if memory.vms == 0:
+        return None
+    # Linux counts mapped files with the rest, though it gives them back at once; macOS does not tell them apart.
+    return cpu.user + cpu.system, memory.rss - getattr(memory, "shared", 0)

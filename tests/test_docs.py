@@ -12,14 +12,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from mlxhub_core import errors, events
 from mlxhub_core.cli import cli
 from mlxhub_core.cli.demo import HUB_YAML
 from mlxhub_core.discovery import PACKAGES
 from mlxhub_core.runner import HOOKS
-from mlxhub_core.settings import load_settings
-from mlxhub_core.settings.schema import GroupSettings, HubFile, ModelSettings
+from mlxhub_core.settings import (
+    GroupSettings,
+    HealthSettings,
+    MemorySettings,
+    ModelSettings,
+    RestartSettings,
+    load_settings,
+)
+from mlxhub_core.settings.schema import MAX_SECONDS, HubFile
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,15 +68,29 @@ def test_the_first_block_of_the_readme_runs_and_shows_what_it_says() -> None:
     assert done.stdout.count("said: mlxhub!") == 2
 
 
-@pytest.mark.parametrize("model", [HubFile, ModelSettings, GroupSettings], ids=lambda model: model.__name__)
-def test_every_key_of_hub_yaml_is_documented_with_its_default(model: type[HubFile]) -> None:
-    for key, field in model.model_fields.items():
-        row = next((line for line in HUB_YAML_DOC.splitlines() if line.startswith(f"| `{key}` |")), None)
-        assert row, f"{key} is not in docs/hub-yaml.md"
+@pytest.mark.parametrize(
+    ("model", "heading"),
+    [
+        (HubFile, "The top of the file"),
+        (ModelSettings, "models"),
+        (RestartSettings, "restart"),
+        (HealthSettings, "health"),
+        (MemorySettings, "memory"),
+        (GroupSettings, "groups"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else value.__name__,
+)
+def test_every_key_of_hub_yaml_is_documented_with_its_default(model: type[BaseModel], heading: str) -> None:
+    _, _, section = HUB_YAML_DOC.partition(f"# {heading}\n")
+    table = [line for line in section.partition("\n#")[0].splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in table] == list(model.model_fields), "a row for each key, in their order"
+    for row, (key, field) in zip(table, model.model_fields.items(), strict=True):
         default = field.default
         if isinstance(default, str | bool | int | float) and default not in (None, False):
             shown = f"{default:g}" if isinstance(default, float) else str(default)
-            assert f"`{shown}`" in row, f"the default of {key} is {shown}: {row}"
+            assert f"| `{key}` | `{shown}` |" in row, f"the default of {key} is {shown}: {row}"
+        if any(getattr(bound, "le", None) == MAX_SECONDS for bound in field.metadata):
+            assert "seconds" in row, f"{key} has a unit: {row}"
 
 
 @pytest.mark.parametrize(("hook", "arguments"), HOOKS.items())

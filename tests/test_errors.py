@@ -17,10 +17,12 @@ from mlxhub_core.errors import (
     HubStateError,
     IllegalMoveError,
     LaunchError,
+    MemoryShortError,
     ModelError,
     Problem,
     UnknownModelError,
     did_you_mean,
+    in_gigabytes,
     listed,
 )
 
@@ -137,6 +139,36 @@ def test_a_full_group_names_itself_its_limit_its_models_and_the_way_out() -> Non
     assert str(error) == "c: group 'big' is full (max_loaded: 2); running: a, b; stop one of them first"
 
 
+def test_a_lack_of_memory_says_what_is_needed_what_there_is_the_key_and_the_way_out() -> None:
+    error = MemoryShortError("big", 8_000_000_000, 3_640_000_000)
+    assert (error.name, error.required, error.available) == ("big", 8_000_000_000, 3_640_000_000)
+    assert str(error) == (
+        "big: needs 8.0 GB of memory (memory.required) and only 3.6 GB are available;"
+        " stop another model or program first, or lower it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("required", "available", "words"),
+    [
+        (8_000_000_000, 7_990_000_000, "needs 8000000000 bytes of memory (memory.required) and only 7990000000 bytes"),
+        (1000, 0, "needs 1000 bytes of memory (memory.required) and only 0 bytes are available"),
+        (8_000_000_000, 7_900_000_000, "needs 8.0 GB of memory (memory.required) and only 7.9 GB are available"),
+        (8_000_000_000, 0, "and only 0.0 GB are available"),
+    ],
+    ids=["hardly-too-little", "hardly-anything", "a-little-too-little", "nothing-left"],
+)
+def test_a_lack_of_memory_never_says_that_as_much_is_there_as_is_needed(
+    required: int, available: int, words: str
+) -> None:
+    assert words in str(MemoryShortError("a", required, available))
+
+
+def test_who_catches_a_failed_launch_catches_a_lack_of_memory() -> None:
+    with pytest.raises(LaunchError, match=r"^a: needs 2\.0 GB"):
+        raise MemoryShortError("a", 2 * 10**9, 10**9)
+
+
 @pytest.mark.parametrize("error", [ModelError, LaunchError], ids=lambda error: error.__name__)
 def test_an_error_about_a_model_begins_with_its_name(error: type[ModelError]) -> None:
     raised = error("qwen3-4b", "cannot be started")
@@ -174,3 +206,10 @@ def test_the_nearest_known_word_is_offered_without_regard_to_case(word: str, kno
 def test_words_are_listed_in_their_order_and_none_are_nothing(words: list[str], text: str) -> None:
     assert listed(words) == text
     assert listed(iter(words)) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(7_540_000_000, "7.5 GB"), (0, "0.0 GB"), (2**30, "1.1 GB"), (10**15, "1000000.0 GB")], ids=str
+)
+def test_memory_is_told_in_gigabytes(size: int, text: str) -> None:
+    assert in_gigabytes(size) == text

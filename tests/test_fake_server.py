@@ -298,6 +298,24 @@ class TestFaults:
         with pytest.raises(TimeoutError):
             fake.post(TEXT, {}, timeout=0.1 + IMPATIENCE)
 
+    def test_one_who_was_deaf_answers_also_those_who_still_wait(self, start: Start) -> None:
+        begun = time.monotonic()
+        fake = start("--deaf-after", "0", "--hear-after", "0.3")
+        assert fake.get("/health") == (200, {"status": "ok"})
+        assert time.monotonic() - begun >= 0.3
+        assert answers(fake)
+
+    def test_it_says_nothing_while_it_is_deaf(self, start: Start) -> None:
+        fake = start("--deaf-after", "0", "--hear-after", LONG)
+        assert not answers(fake)
+        assert "GET" not in fake.stderr, "nor does it log what it did not hear"
+
+    def test_one_who_gave_up_waiting_does_it_no_harm(self, start: Start) -> None:
+        fake = start("--deaf-after", "0", "--hear-after", "0.3")
+        assert not answers(fake)
+        assert fake.get("/health") == (200, {"status": "ok"})
+        assert "Traceback" not in fake.stderr
+
     def test_it_can_live_on_as_a_zombie(self, start: Start) -> None:
         begun = time.monotonic()
         fake = start("--zombie-after", "0.15")
@@ -310,6 +328,26 @@ class TestFaults:
     def test_a_zombie_turns_away_who_waited_for_the_model(self, start: Start) -> None:
         fake = start("--load-seconds", LONG, "--zombie-after", "0.05")
         assert fake.post(CHAT, {}) == (404, {"error": "generation thread died"})
+
+    @pytest.mark.parametrize("prompt", ["", "die"], ids=["empty", "words"])
+    def test_a_prompt_can_make_it_a_zombie(self, start: Start, prompt: str) -> None:
+        fake = start("--die-on-prompt", prompt)
+        assert fake.post(TEXT, {"prompt": "hi"})[0] == 200
+        assert fake.post(TEXT, {"prompt": prompt}) == (404, {"error": "generation thread died"})
+        assert fake.get("/health") == (503, {"status": "unavailable"})
+        assert fake.post(TEXT, {"prompt": "hi"})[0] == 404, "for good"
+        assert fake.post(TEXT, {"prompt": prompt})[0] == 404
+        assert fake.stderr.count(ZOMBIE_CAUSE) == 1, "it dies once"
+
+    def test_without_a_deadly_prompt_every_prompt_and_none_is_answered(self, start: Start) -> None:
+        fake = start()
+        assert [fake.post(TEXT, body)[0] for body in ({}, {"prompt": None}, {"prompt": ""})] == [200, 200, 200]
+
+    def test_a_deadly_prompt_waits_for_the_model_as_any_other(self, start: Start) -> None:
+        fake = start("--die-on-prompt", "die", "--load-seconds", LONG)
+        with pytest.raises(TimeoutError):
+            fake.post(TEXT, {"prompt": "die"}, timeout=IMPATIENCE)
+        assert fake.get("/health")[0] == 200
 
 
 class TestSignals:

@@ -6,13 +6,22 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pluggy
 import pytest
 
 import mlxhub_core
-from mlxhub_core import HubEvent, HubModelContext, HubObservabilitySink, Sink, SinkStats, hookspecs, observability
+from mlxhub_core import (
+    Failure,
+    HubEvent,
+    HubModelContext,
+    HubObservabilitySink,
+    Sink,
+    SinkStats,
+    hookspecs,
+    observability,
+)
 from mlxhub_core.events import Reason
 from mlxhub_core.runner import HOOKS
 from mlxhub_core.states import ModelStatus
@@ -24,7 +33,7 @@ SEED_HOOKS = {
 }
 """What the seed promises."""
 
-MESSAGES: list[type[Any]] = [HubEvent, HubModelContext, SinkStats, ModelStatus]
+MESSAGES: list[type[Any]] = [HubEvent, HubModelContext, Failure, SinkStats, ModelStatus]
 """Everything that a sink gets to hold."""
 
 
@@ -188,6 +197,22 @@ def test_each_float_that_a_hook_passes_has_its_unit_in_its_name() -> None:
         for argument, hint in types(spec).items():
             if hint is float:
                 assert argument.endswith("_seconds"), f"{name}({argument})"
+
+
+def test_what_a_failure_and_the_event_that_tells_it_share_is_named_alike() -> None:
+    event, failure = get_type_hints(HubEvent), get_type_hints(Failure)
+    assert set(failure) - set(event) == {"exit_code"}, "the hook's own argument"
+    for name in set(failure) & set(event):
+        assert failure[name] in (event[name], *get_args(event[name])), name
+
+
+def test_the_health_of_a_model_is_told_between_its_readiness_and_its_end() -> None:
+    told = list(HOOKS)
+    assert told[told.index("model_ready") :][:4] == [
+        *("model_ready", "model_unhealthy", "model_recovered", "model_stopped"),
+    ]
+    assert HOOKS["model_unhealthy"] == ("ctx", "reason", "event")
+    assert HOOKS["model_recovered"] == ("ctx", "unhealthy_seconds", "event")
 
 
 def test_each_reason_is_told_and_is_a_plain_word() -> None:

@@ -29,7 +29,8 @@ from mlxhub_core import (
     ModelStatus,
     Sink,
 )
-from mlxhub_core.probes import Target, probe
+from mlxhub_core.probes import ProbeResult, Question, ServerProbe, Target
+from mlxhub_core.settings import HealthSettings
 from mlxhub_core.testing import FAKE_SERVER, RecordingSink, wait_until
 
 SERVER = f"[{sys.executable}, -I, -S, {FAKE_SERVER}, --port, '{{port}}'%s]"
@@ -205,6 +206,10 @@ def test_a_model_that_says_no_on_its_health_path_is_not_ready(
     assert sink.wait_for("model_ready", "a").arguments["startup_seconds"] >= 0.4
 
 
+def answers(port: int, pid: int | None) -> ProbeResult:
+    return ServerProbe(Target("127.0.0.1", port, pid=pid)).look(Question.READY, HealthSettings())
+
+
 def test_an_answer_from_a_stranger_on_its_port_does_not_make_a_model_ready(
     hub: HubManager, config: Path, sink: RecordingSink
 ) -> None:
@@ -219,12 +224,10 @@ def test_an_answer_from_a_stranger_on_its_port_does_not_make_a_model_ready(
         write(config, entry("a", FOREVER, default="true", port="29998"))
         hub.reload()
         pid = status(hub, "a").pid
-        assert probe(Target("127.0.0.1", int(port[1]))).ready
-        result = probe(Target("127.0.0.1", int(port[1]), pid=pid))
-        assert (result.ready, result.detail) == (False, f"port {port[1]} is answered by another program")
-        assert probe(Target("127.0.0.1", int(port[1]), pid=os.getpid())).ready, (
-            "a child of the process may listen for it"
-        )
+        assert answers(int(port[1]), pid=None).ok
+        result = answers(int(port[1]), pid)
+        assert (result.ok, result.detail) == (False, f"port {port[1]} is answered by another program")
+        assert answers(int(port[1]), os.getpid()).ok, "a child of the process may listen for it"
     finally:
         stranger.kill()
         stranger.communicate()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import importlib_metadata  # noqa: F401  # as the hub does: from then on it reads the metadata for `importlib.metadata` too
 import pytest
 
 from mlxhub_core.errors import LaunchError
@@ -19,6 +20,7 @@ from mlxhub_core.settings import load_settings
 
 PORT = 27850
 REPO = "mlx-community/Qwen3-4B-4bit"
+REAL_VERSION = importlib.metadata.version
 SHARDS = ("model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors")
 
 
@@ -179,6 +181,197 @@ def test_the_link_that_makes_a_virtual_environment_is_not_followed(tmp_path: Pat
     link.parent.mkdir(parents=True)
     link.symlink_to(sys.executable)
     assert prepared(tmp_path, model_path=REPO, python=str(link)).argv[0] == str(link)
+
+
+# Versions of mlx-lm: the server of 0.31 says that it is well when its model is dead.
+
+UNFIT = ["0.31.0", "0.31.1", "0.31.3", "0.31", "0.31.0rc1", "0.31rc1", "0.31.3.dev0", "0.31.3+local", "0.31.10"]
+FIT = ["0.28.4", "0.30.0", "0.30.7", "0.32.0", "0.32.2", "0.33.0", "0.310.1", "0.3.31", "1.31.0", "10.31.3", "1.0.31.2"]
+EXECUTED = "#!/bin/sh\ntouch {0}.was-run\n"
+
+
+def installed(site: Path, version: str | None) -> None:
+    """mlx-lm as pip installs it, which nobody must import. Without a version its metadata are broken."""
+    (site / "mlx_lm").mkdir(parents=True, exist_ok=True)
+    (site / "mlx_lm" / "__init__.py").write_text("raise SystemExit('was imported')")
+    information = site / f"mlx_lm-{version or 'broken'}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        f"Metadata-Version: 2.4\nName: mlx-lm\nVersion: {version}\n" if version else ""
+    )
+
+
+def environment(venv: Path, version: str | None, python: str = "python3.11", link: Path | None = None) -> Path:
+    """A virtual environment with mlx-lm; its interpreter is a link to another, or tells if it was run."""
+    installed(venv / "lib" / python / "site-packages", version)
+    interpreter = venv / "bin" / "python"
+    interpreter.parent.mkdir()
+    if link is not None:
+        interpreter.symlink_to(link)
+    else:
+        interpreter.write_text(EXECUTED.format(interpreter))
+        interpreter.chmod(0o755)
+    return interpreter
+
+
+def upgrade(python: Path | str) -> str:
+    """The line that helps, to be pasted into a shell."""
+    return f'run `{shlex.quote(str(python))} -m pip install -U "mlx-lm>=0.32.2"`'
+
+
+@pytest.mark.parametrize("version", UNFIT)
+def test_mlx_lm_0_31_is_refused_with_the_pip_line_of_this_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    message = refusal(tmp_path, model_path=REPO)
+    assert message.startswith(f"this Python has mlx-lm {version}, whose server says for ever that it is well")
+    assert message.endswith(upgrade(sys.executable))
+
+
+@pytest.mark.parametrize("version", [*FIT, None])
+def test_other_versions_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    assert prepared(tmp_path, model_path=REPO).argv[0] == sys.executable
+
+
+def test_the_version_is_read_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", REAL_VERSION)
+    installed(tmp_path / "site", "0.31.3")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "mlx_lm", raising=False)
+    assert "this Python has mlx-lm 0.31.3" in refusal(tmp_path, model_path=REPO)
+    assert "mlx_lm" not in sys.modules
+
+
+def test_half_an_installation_is_left_to_mlx_lm_to_complain_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", REAL_VERSION)
+    installed(tmp_path / "site", None)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert prepared(tmp_path, model_path=REPO).argv[0] == sys.executable
+
+
+@pytest.mark.parametrize("metadata", [b"", b"\xff\xfe\xfa", None], ids=["empty", "no text", "none"])
+def test_nor_is_half_an_installation_elsewhere_a_reason(tmp_path: Path, metadata: bytes | None) -> None:
+    python = environment(tmp_path / "venv", None)
+    file = next(tmp_path.glob("venv/lib/*/site-packages/mlx_lm-*/METADATA"))
+    file.unlink() if metadata is None else file.write_bytes(metadata)
+    assert prepared(tmp_path, model_path=REPO, python=str(python)).argv[0] == str(python)
+
+
+def test_the_pip_line_of_an_upgrade_can_be_pasted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = environment(tmp_path / "my venv", "0.31.3")
+    message = refusal(tmp_path, model_path=REPO, python=str(python))
+    assert f"`'{python}' -m pip install -U" in message
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.31.3")
+    monkeypatch.setattr(sys, "executable", "/Applications/My App/python")
+    assert "`'/Applications/My App/python' -m pip install -U" in refusal(tmp_path, model_path=REPO)
+
+
+@pytest.mark.parametrize("version", UNFIT)
+def test_in_another_interpreter_too_and_with_its_pip_line(tmp_path: Path, version: str) -> None:
+    python = environment(tmp_path / "venv", version)
+    message = refusal(tmp_path, model_path=REPO, python="venv/bin/python")
+    assert message.startswith(f"python: {python} has mlx-lm {version}, whose server says for ever that it is well")
+    assert message.endswith(upgrade(python))
+
+
+@pytest.mark.parametrize("version", [*FIT, None])
+def test_what_other_versions_another_interpreter_has_is_its_own_business(tmp_path: Path, version: str | None) -> None:
+    python = environment(tmp_path / "venv", version)
+    assert prepared(tmp_path, model_path=REPO, python=str(python)).argv[0] == str(python)
+
+
+def test_the_other_interpreter_is_not_run(tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", "0.31.3")
+    refusal(tmp_path, model_path=REPO, python=str(python))
+    assert not Path(f"{python}.was-run").exists()
+
+
+def test_only_the_interpreter_counts_that_the_model_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.31.3")
+    python = environment(tmp_path / "venv", "0.32.2")
+    assert prepared(tmp_path, model_path=REPO, python=str(python)).argv[0] == str(python)
+
+
+def test_a_command_may_use_what_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.31.3")
+    python = environment(tmp_path / "venv", "0.31.3")
+    assert prepared(tmp_path, command=[str(python), "-m", "mlx_lm", "server"]).argv[0] == str(python)
+
+
+@pytest.mark.parametrize(("versions", "fit"), [(("0.31.3", "0.32.2"), False), (("0.32.2", "0.31.3"), True)])
+def test_an_environment_counts_and_not_the_interpreter_that_it_is_made_of(
+    tmp_path: Path, versions: tuple[str, str], fit: bool
+) -> None:
+    base = environment(tmp_path / "base", versions[1])
+    python = environment(tmp_path / "venv", versions[0], link=base)
+    if fit:
+        assert prepared(tmp_path, model_path=REPO, python=str(python)).argv[0] == str(python)
+    else:
+        assert upgrade(python) in refusal(tmp_path, model_path=REPO, python=str(python))
+
+
+def test_a_link_to_a_whole_environment_is_looked_into(tmp_path: Path) -> None:
+    environment(tmp_path / "venv", "0.31.3")
+    (tmp_path / "current").symlink_to("venv")
+    message = refusal(tmp_path, model_path=REPO, python="current/bin/python")
+    assert upgrade(tmp_path / "current" / "bin" / "python") in message
+
+
+def test_an_environment_that_was_found_on_the_path_is_looked_into(tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", "0.31.3")
+    environ = {"PATH": str(python.parent)}
+    assert upgrade(python) in refusal(tmp_path, environ=environ, model_path=REPO, python="python")
+
+
+# How an interpreter of Python 3.13 is named, and what a link of that name leads to.
+NAMES = {
+    "by its file": ("python3.13", None),
+    "by its link": ("python3.13", "sh"),
+    "by its target": ("py", "python3.13"),
+}
+
+
+@pytest.mark.parametrize(("name", "target"), NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("own", ["0.31.3", "0.32.2", None])
+def test_of_several_pythons_in_one_place_only_the_named_one_counts(
+    tmp_path: Path, name: str, target: str | None, own: str | None
+) -> None:
+    # Homebrew keeps them so; and an environment that was upgraded to another Python has two.
+    installed(tmp_path / "lib" / "python3.11" / "site-packages", "0.32.2" if own == "0.31.3" else "0.31.3")
+    site = tmp_path / "lib" / "python3.13" / "site-packages"
+    site.mkdir(parents=True)
+    if own is not None:
+        installed(site, own)
+    python = tmp_path / "bin" / name
+    program(python if target is None else python.with_name(target))
+    if target is not None:
+        python.symlink_to(target)
+    if own == "0.31.3":
+        assert upgrade(python) in refusal(tmp_path, model_path=REPO, python=str(python))
+    else:
+        assert prepared(tmp_path, model_path=REPO, python=str(python)).argv[0] == str(python)
+
+
+def test_of_several_pythons_without_a_name_none_counts(tmp_path: Path) -> None:
+    installed(tmp_path / "lib" / "python3.11" / "site-packages", "0.31.3")
+    installed(tmp_path / "lib" / "python3.13" / "site-packages", "0.31.3")
+    python = program(tmp_path / "bin" / "python")
+    assert prepared(tmp_path, model_path=REPO, python=str(python)).argv[0] == str(python)
+
+
+def test_an_upgrade_is_seen_at_the_next_start(tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", "0.31.3")
+    refusal(tmp_path, model_path=REPO, python=str(python))
+    site = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
+    (site / "mlx_lm-0.31.3.dist-info").rename(tmp_path / "gone")
+    installed(site, "0.32.2")
+    later = site.stat().st_mtime_ns + 1_000_000_000
+    os.utime(site, ns=(later, later))
+    assert prepared(tmp_path, model_path=REPO, python=str(python)).argv[0] == str(python)
 
 
 def lacking(name: str) -> str:

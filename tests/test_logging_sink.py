@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from loguru import logger
 
-from mlxhub_core import HubEvent, HubModelContext, LoggingHubObservabilitySink
+from mlxhub_core import HubEvent, HubModelContext, LoggingHubObservabilitySink, Reason
 from mlxhub_core.runner import HOOKS, hooks_of
 from mlxhub_core.sinks.loguru_sink import LoguruSink
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 CTX = HubModelContext("qwen3-4b", "chat", "/logs/qwen3-4b.log")
 ALONE = HubModelContext("{name} <red>%s", None, "/logs/{}.log")
 """A model without a group, with a name that a careless formatter would read as its own."""
+
+
+AWKWARD = "no answer to '{0} <blue>' within 5 s"
+"""A sentence with what a careless formatter would read as its own."""
 
 
 def envelope(**fields: Any) -> HubEvent:
@@ -53,12 +57,24 @@ CALLS: dict[str, tuple[dict[str, Any], str, str, dict[str, Any]]] = {
         "{} is ready after 1.3 s",
         {"hub_startup_seconds": 1.26},
     ),
+    "model_unhealthy": (
+        {"reason": AWKWARD, "event": envelope(reason=Reason.STARTUP_TIMEOUT)},
+        "WARNING",
+        f"{{}} is unhealthy: {AWKWARD}",
+        {"hub_reason": "startup_timeout", "hub_detail": AWKWARD},
+    ),
+    "model_recovered": (
+        {"unhealthy_seconds": 61.26},
+        "INFO",
+        "{} answers again after 61.3 s",
+        {"hub_unhealthy_seconds": 61.26},
+    ),
     "model_stopped": ({"exit_code": 0}, "INFO", "{} stopped (exit code 0)", {"hub_exit_code": 0}),
     "model_failed": (
-        {"exit_code": 3, "event": envelope(log_tail=("last", "words"))},
+        {"exit_code": 3, "event": envelope(reason=Reason.UNHEALTHY, detail=AWKWARD, log_tail=("last", "words"))},
         "WARNING",
-        "{} failed (exit code 3); its output is in [log]",
-        {"hub_exit_code": 3, "hub_log_tail": ("last", "words")},
+        f"{{}} failed (exit code 3; {AWKWARD}); its output is in [log]",
+        {"hub_exit_code": 3, "hub_reason": "unhealthy", "hub_detail": AWKWARD, "hub_log_tail": ("last", "words")},
     ),
     "model_restarting": (
         {"attempt": 2, "delay_seconds": 0.5},
@@ -89,7 +105,7 @@ def test_each_record_has_its_model_group_and_log_bound_and_the_level_and_words_o
     told(LoggingHubObservabilitySink(), hook, ctx=ctx, **arguments)
     (record,) = records
     assert record["level"].name == level
-    assert record["message"] == message.replace("{}", ctx.name).replace("[log]", ctx.log_path)
+    assert record["message"] == message.replace("{}", ctx.name, 1).replace("[log]", ctx.log_path)
     bound = {"hub_model": ctx.name, "hub_group": ctx.group, "hub_log_path": ctx.log_path, "hub_event": hook}
     assert record["extra"] == bound | extra
 
@@ -101,6 +117,17 @@ def test_each_record_has_its_model_group_and_log_bound_and_the_level_and_words_o
         ("model_failed", {"exit_code": -9}, "failed (signal 9)"),
         ("model_failed", {"exit_code": None, "event": envelope(detail="no such file: x")}, "failed (no such file: x)"),
         ("model_failed", {"exit_code": None}, "failed (no exit code)"),
+        (
+            "model_failed",
+            {"exit_code": -9, "event": envelope(signal="SIGKILL", detail="[metal::malloc] x: out of memory")},
+            "failed (SIGKILL; [metal::malloc] x: out of memory); its output is in /logs/qwen3-4b.log",
+        ),
+        (
+            "model_failed",
+            {"exit_code": -9, "event": envelope(signal="SIGKILL", detail="no answer within 5 s", forced=True)},
+            "failed (SIGKILL; no answer within 5 s); it ignored SIGTERM and was killed; its output is in /logs/",
+        ),
+        ("model_failed", {"exit_code": 0, "event": envelope(detail="no answer")}, "failed (exit code 0; no answer); "),
         ("model_stopped", {"exit_code": -15, "event": envelope(signal="SIGTERM")}, "stopped (SIGTERM)"),
         (
             "model_stopped",
@@ -108,13 +135,31 @@ def test_each_record_has_its_model_group_and_log_bound_and_the_level_and_words_o
             "stopped (SIGKILL); it ignored SIGTERM and was killed",
         ),
     ],
-    ids=["signal", "nameless-signal", "no-process", "nothing-known", "asked-to-stop", "forced-to-stop"],
+    ids=[
+        *("signal", "nameless-signal", "no-process", "nothing-known", "why", "forced-by-the-hub", "deaf-but-polite"),
+        *("asked-to-stop", "forced-to-stop"),
+    ],
 )
 def test_the_end_of_a_process_is_told_in_words(
     records: list[Record], hook: str, arguments: dict[str, Any], words: str
 ) -> None:
     told(LoggingHubObservabilitySink(), hook, ctx=CTX, **arguments)
     assert records[0]["message"].startswith(f"qwen3-4b {words}")
+
+
+def test_a_process_that_never_was_left_no_output(records: list[Record]) -> None:
+    told(LoggingHubObservabilitySink(), "model_failed", ctx=CTX, exit_code=None, event=envelope(detail="no memory"))
+    assert records[0]["message"] == "qwen3-4b failed (no memory)"
+
+
+def test_why_is_bound_as_a_word_for_machines_and_as_a_sentence_for_people(records: list[Record]) -> None:
+    sink = LoggingHubObservabilitySink()
+    event = envelope(reason=Reason.UNHEALTHY, detail="deaf")
+    told(sink, "model_unhealthy", ctx=CTX, reason="deaf", event=event)
+    told(sink, "model_failed", ctx=CTX, exit_code=-15, event=event)
+    told(sink, "model_failed", ctx=CTX, exit_code=3)
+    bound = [(record["extra"]["hub_reason"], record["extra"]["hub_detail"]) for record in records]
+    assert bound == [("unhealthy", "deaf"), ("unhealthy", "deaf"), (None, None)]
 
 
 def test_a_reload_is_told_with_the_names_of_the_models(records: list[Record]) -> None:
@@ -138,8 +183,9 @@ def test_lost_events_are_a_warning(records: list[Record]) -> None:
         lambda sink: sink.model_started(CTX, pid=42),
         lambda sink: sink.model_stopped(CTX, exit_code=0),
         lambda sink: sink.model_failed(CTX, exit_code=3),
+        lambda sink: sink.model_unhealthy(CTX, reason="no answer"),
     ],
-    ids=["model_started", "model_stopped", "model_failed"],
+    ids=["model_started", "model_stopped", "model_failed", "model_unhealthy"],
 )
 def test_it_may_be_called_as_the_protocol_of_the_seed_has_it(
     records: list[Record], call: Callable[[LoggingHubObservabilitySink], None]

@@ -1,4 +1,4 @@
-"""A model's log: how it is opened, and its last lines."""
+"""A model's log: how it is opened, its length, what was written since, and its last lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxhub_core.logs import LINE_LENGTH, TAIL_BYTES, TAIL_LINES, log_file, open_log, tail
+from mlxhub_core.logs import LINE_LENGTH, TAIL_BYTES, TAIL_LINES, log_file, open_log, read_from, size, tail
 
 
 @pytest.fixture
@@ -99,6 +99,86 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, log: Path, in_the_way: str)
         log.parent.write_text("")
     with pytest.raises(OSError, match=str(tmp_path / in_the_way.rstrip("/"))):
         open_log(log)
+
+
+# Its length.
+
+
+def test_the_size_of_a_log_is_what_was_written(log: Path) -> None:
+    write(log, "✓\n".encode())
+    assert size(log) == 4
+    write(log, b"more")
+    assert size(log) == 8
+    os.truncate(log, 1)
+    assert size(log) == 1
+
+
+def test_a_log_that_is_not_there_has_no_size(log: Path) -> None:
+    assert size(log) == 0
+    log.parent.mkdir()
+    log.symlink_to(log)
+    assert size(log) == 0, "nor has one that only points to itself"
+    log.unlink()
+    log.parent.rmdir()
+    log.parent.write_text("a file in the place of its directory")
+    assert size(log) == 0
+
+
+# What was written since.
+
+
+ALPHABET = b"abcdefghij"
+
+READINGS: dict[str, tuple[int, int, bytes]] = {
+    "all": (0, 100, ALPHABET),
+    "exactly all": (0, 10, ALPHABET),
+    "from a byte on": (7, 100, b"hij"),
+    "the last byte": (9, 100, b"j"),
+    "nothing new": (10, 100, b""),
+    "only the end": (0, 3, b"hij"),
+    "the end of what is new": (2, 3, b"hij"),
+    "less than the limit": (8, 3, b"ij"),
+    "none": (0, 0, b""),
+    "shorter than it was": (11, 100, ALPHABET),
+    "shorter, and only the end": (1_000_000, 4, b"ghij"),
+}
+
+
+@pytest.mark.parametrize(("since", "limit", "read"), READINGS.values(), ids=READINGS)
+def test_what_was_written_since_is_read_and_if_it_is_much_its_end(
+    log: Path, since: int, limit: int, read: bytes
+) -> None:
+    write(log, ALPHABET)
+    assert read_from(log, since, limit) == read
+
+
+def test_reading_since_the_size_finds_exactly_what_follows(log: Path) -> None:
+    for text in (b"one\n", b"\xff\0", "✓".encode(), b""):
+        since = size(log)
+        write(log, text)
+        assert read_from(log, since, 1000) == text
+
+
+def test_of_a_log_beyond_all_memory_only_the_end_is_read(log: Path) -> None:
+    write(log, b"first\n")
+    os.truncate(log, 1 << 38)
+    write(log, b"last\n")
+    assert size(log) == (1 << 38) + 5
+    assert read_from(log, 0, 6) == b"\0last\n"
+
+
+def test_a_log_that_was_replaced_is_read_where_it_is_now(log: Path, tmp_path: Path) -> None:
+    write(log, b"old and long\n")
+    since = size(log)
+    (tmp_path / "other").write_bytes(b"new\n")
+    (tmp_path / "other").replace(log)
+    assert read_from(log, since, 1000) == b"new\n"
+
+
+def test_a_log_that_cannot_be_read_has_nothing_new(log: Path) -> None:
+    assert read_from(log, 0, 1000) == b"", "it is not there"
+    log.mkdir(parents=True)
+    assert read_from(log, 0, 1000) == b"", "it is a directory"
 
 
 # The last lines.

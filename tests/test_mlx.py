@@ -7,7 +7,9 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,122 @@ def test_a_stop_ends_it_and_nothing_restarts_it(hub: HubManager, sink: Recording
     assert status(hub, "other").state is ModelState.STOPPED
     stopped = sink.wait_for("model_stopped", "other")
     assert (stopped.arguments["exit_code"], stopped.event.forced) == (-15, False)
+
+
+# A hub of its own for each of the following: what the real server does when it goes wrong.
+
+SLOWLY = """\
+import importlib, time
+import_module = importlib.import_module
+def slowly(name, package=None):
+    module = import_module(name, package)
+    if name == "mlx_lm.server":
+        load = module.ModelProvider.load_default
+        module.ModelProvider.load_default = lambda self: (time.sleep(SECONDS), load(self))[1]
+    return module
+importlib.import_module = slowly
+"""
+"""A `sitecustomize` that makes the real server's load of its model take so long."""
+
+
+def test_a_model_that_still_loads_is_not_ready_though_its_health_path_says_200(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "tiny")
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(SLOWLY.replace("SECONDS", "4"))
+    config = tmp_path / "hub.yaml"
+    config.write_text(
+        "log_path: logs\nmodels:\n"
+        f"  - {{name: tiny, model_path: tiny, default: true, env: {{PYTHONPATH: '{tmp_path}/path'}}}}\n"
+    )
+    sink = RecordingSink()
+    with HubManager(config, observability_sink=sink) as hub:
+        hub.reload()
+        port = status(hub, "tiny").port
+        deadline = time.monotonic() + READY
+        while health(port) != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert status(hub, "tiny").state is ModelState.STARTING
+        said_yes = time.time()
+        assert sink.wait_for("model_ready", "tiny", timeout=READY).event.time - said_yes > 2.0
+        assert ask(status(hub, "tiny"), "/v1/completions", prompt="x")["choices"][0]["text"] == "mlxhub!"
+
+
+def health(port: int | None) -> int | None:
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/health")
+        return connection.getresponse().status
+    except OSError:
+        return None
+
+
+def test_unreadable_weights_end_in_failed_with_the_servers_own_words(tmp_path: Path) -> None:
+    weights = write_tiny_model(tmp_path / "tiny") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    config = tmp_path / "hub.yaml"
+    config.write_text(
+        "log_path: logs\nmodels:\n"
+        "  - {name: tiny, model_path: tiny, default: true, restart: {delay: 0.1, max_failures: 2}}\n"
+    )
+    sink = RecordingSink()
+    with HubManager(config, observability_sink=sink) as hub:
+        hub.reload()
+        words = "generation thread died: [load_safetensors] Tensor 'lm_head.weight' invalid data offsets"
+        unhealthy = sink.wait_for("model_unhealthy", "tiny", timeout=READY)
+        assert unhealthy.arguments["reason"].startswith(words)
+        assert sink.wait_for("model_failed", "tiny").event.detail == unhealthy.arguments["reason"]
+        gave_up = sink.wait_for("model_gave_up", "tiny", timeout=READY)
+        assert gave_up.arguments["failures"] == 2
+        assert gave_up.event.first_failure is not None
+        assert str(gave_up.event.first_failure.detail).startswith(words)
+        assert status(hub, "tiny").state is ModelState.FAILED
+        assert str(status(hub, "tiny").reason).startswith(words)
+        assert "model_ready" not in sink.hooks_of("tiny")
+
+
+def test_a_request_that_kills_the_generation_thread_is_found_and_cured(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "tiny")
+    config = tmp_path / "hub.yaml"
+    config.write_text(
+        "log_path: logs\nmodels:\n"
+        "  - {name: tiny, model_path: tiny, default: true, restart: {delay: 0.1}, health: {interval: 0.3}}\n"
+    )
+    sink = RecordingSink()
+    with HubManager(config, observability_sink=sink) as hub:
+        hub.reload()
+        sink.wait_for("model_ready", "tiny", timeout=READY)
+        pid, port = status(hub, "tiny").pid, status(hub, "tiny").port
+        with socket.create_connection(("127.0.0.1", int(port or 0))) as connection:
+            body = b'{"prompt": "", "max_tokens": 1}'
+            head = b"POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            connection.sendall(head % len(body) + body)
+        failed = sink.wait_for("model_failed", "tiny")
+        assert (failed.event.reason, failed.arguments["exit_code"]) == ("unhealthy", -15)
+        assert str(failed.event.detail).startswith("generation thread died: ")
+        sink.wait_for("model_ready", "tiny", count=2, timeout=READY)
+        assert status(hub, "tiny").pid != pid
+        assert ask(status(hub, "tiny"), "/v1/completions", prompt="x")["choices"][0]["text"] == "mlxhub!"
+
+
+def test_a_model_that_serves_is_not_asked_and_one_that_idles_is_asked_sparsely(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "tiny")
+    config = tmp_path / "hub.yaml"
+    config.write_text(
+        "log_path: logs\nmodels:\n  - {name: tiny, model_path: tiny, default: true, health: {interval: 0.5}}\n"
+    )
+    sink = RecordingSink()
+    with HubManager(config, observability_sink=sink) as hub:
+        hub.reload()
+        sink.wait_for("model_ready", "tiny", timeout=READY)
+        log = Path(status(hub, "tiny").log_path)
+        for _ in range(20):
+            ask(status(hub, "tiny"), "/v1/completions", prompt="x", max_tokens=1)
+            time.sleep(0.1)
+        assert log.read_text().count("GET /health") <= 1, "it was asked though it served others all the time"
+        time.sleep(2.2)
+        assert 2 <= log.read_text().count("GET /health") <= 6
+        assert log.read_text().count("POST /v1/completions") == 21, "20 of ours and the one that made it ready"
 
 
 def test_the_hub_itself_never_imports_a_model_library(hub: HubManager) -> None:

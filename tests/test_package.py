@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import venv
@@ -54,6 +55,23 @@ def test_the_hub_never_loads_a_model_library_or_a_sink_that_is_not_on(tmp_path: 
 def test_every_name_of_the_surface_is_there(name: str) -> None:
     assert getattr(mlxhub_core, name) is not None
     assert name in dir(mlxhub_core)
+
+
+def test_the_surface_is_the_same_to_python_to_type_checkers_and_to_those_who_import_all() -> None:
+    tree = ast.parse(Path(mlxhub_core.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    checked = {name.name: (node.module or "").removeprefix("mlxhub_core.") for node in imports for name in node.names}
+    assert checked == mlxhub_core._HOME_OF
+    assert sorted(mlxhub_core.__all__) == sorted(checked)
+
+
+def test_how_a_model_failed_and_that_memory_was_short_can_be_told_apart_by_programs() -> None:
+    assert {"Failure", "MemoryShortError", "LaunchError", "Plan"} <= set(mlxhub_core.__all__)
+    assert issubclass(mlxhub_core.MemoryShortError, mlxhub_core.LaunchError)
+
+
+def test_what_a_sink_reads_of_a_failure_loads_neither_pydantic_nor_loguru() -> None:
+    assert not imported_by("from mlxhub_core import Failure, MemoryShortError, ModelStatus, Reason") & HEAVY
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -22,6 +22,10 @@ def command(name: str, **keys: Any) -> Model:
     return {"name": name, "command": ["serve"], **keys}
 
 
+def served(name: str, **keys: Any) -> Model:
+    return command(name, **{"command": ["serve", "{port}"], **keys})
+
+
 def mlx(name: str, **keys: Any) -> Model:
     return {"name": name, "model_path": "org/model", **keys}
 
@@ -164,9 +168,10 @@ def test_from_one_hub_yaml_to_the_next(
 LIVE: dict[str, tuple[Model, Model]] = {
     "default": (command("a", default=True), command("a")),
     "group": (command("a", group="x"), command("a", group="y")),
-    "restart": (command("a", restart="never"), command("a", restart="always")),
+    "restart": (command("a", restart="never"), command("a", restart={"policy": "always", "delay": 5})),
     "stop_timeout": (command("a", stop_timeout=1), command("a", stop_timeout=2.5)),
-    "health": (command("a"), command("a", health={"path": "/alive"})),
+    "health": (served("a"), served("a", health={"path": "/alive"})),
+    "memory": (command("a"), command("a", memory={"required": "8GB"})),
 }
 CHANGES: dict[str, tuple[Model, Model]] = {
     "model_path": (mlx("a"), mlx("a", model_path="org/other")),
@@ -190,6 +195,44 @@ def test_a_key_that_only_the_hub_heeds_restarts_nothing(tmp_path: Path, old: Mod
     assert settings(tmp_path, old).models != settings(tmp_path, new).models
     plan = make_plan({"a": READY}, settings(tmp_path, old), settings(tmp_path, new))
     assert shown(plan) == {"unchanged": {"a": "is ready"}}
+
+
+@pytest.mark.parametrize("state", [STARTING, READY, UNHEALTHY, STOPPING, BACKOFF, STOPPED, FAILED], ids=str)
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"restart": "never"},
+        {"restart": {"max_failures": 1}},
+        {"health": False},
+        {"health": {"interval": 1, "startup_timeout": 5}},
+        {"memory": {"required": "1TB"}},
+    ],
+    ids=["restart", "restart-rule", "health-off", "health", "memory"],
+)
+def test_how_a_model_is_watched_may_change_in_any_state_and_moves_nothing(
+    tmp_path: Path, keys: Model, state: ModelState
+) -> None:
+    plan = make_plan({"a": state}, settings(tmp_path, served("a")), settings(tmp_path, served("a", **keys)))
+    assert [step.name for step in plan.unchanged] == ["a"]
+
+
+def test_a_change_that_reaches_the_process_is_the_only_reason_given_beside_those_that_do_not(tmp_path: Path) -> None:
+    new = served("a", command=["serve", "--p={port}"], restart="never", health=False, memory={"required": "1GB"})
+    plan = make_plan({"a": UNHEALTHY}, settings(tmp_path, served("a")), settings(tmp_path, new))
+    assert shown(plan) == {"restart": {"a": "command changed"}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"restart": "always"}, {"restart": {"policy": "always"}}),
+        ({}, {"restart": {}, "health": {}, "memory": {}}),
+        ({"memory": {"required": "8GB"}}, {"memory": {"required": "8000 MB"}}),
+    ],
+    ids=["word", "empty", "other-unit"],
+)
+def test_the_same_in_other_words_is_no_change(tmp_path: Path, old: Model, new: Model) -> None:
+    assert settings(tmp_path, served("a", **old)).models == settings(tmp_path, served("a", **new)).models
 
 
 @pytest.mark.parametrize(("key", "old", "new"), [(key, *pair) for key, pair in CHANGES.items()], ids=CHANGES)
@@ -264,6 +307,16 @@ def test_a_plan_follows_the_order_of_the_new_file(tmp_path: Path) -> None:
     new = settings(tmp_path, *(command(name, env={"A": "b"}) for name in names))
     plan = make_plan(dict.fromkeys(sorted(names), READY), old, new)
     assert [step.name for step in plan.restart] == names
+
+
+def test_a_plan_is_a_value(tmp_path: Path) -> None:
+    hub, states = settings(tmp_path, A_DEFAULT, B), {"a": FAILED, "b": READY}
+    plan = make_plan(states, hub, hub)
+    assert plan == make_plan(dict(states), hub, hub)
+    assert len({plan, make_plan(states, hub, hub)}) == 1
+    assert states == {"a": FAILED, "b": READY}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.start = ()  # type: ignore[misc]
 
 
 def test_every_model_is_in_a_plan_once(tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import http.client as http_client
 import json
 import os
 import queue
 import re
+import resource
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,13 +24,21 @@ import pytest
 
 from mlxhub_core import probes
 from mlxhub_core.net import listens
-from mlxhub_core.probes import MAX_ANSWER, ProbeResult, Target, probe, probe_in_thread
-from mlxhub_core.testing import FAKE_SERVER
+from mlxhub_core.probes import MAX_ANSWER, MAX_LOG, ProbeResult, Question, ServerProbe, Target
+from mlxhub_core.settings import HealthSettings
+from mlxhub_core.testing import FAKE_SERVER, wait_until
+from mlxhub_core.testing.fake_server import ZOMBIE_CAUSE
 
 HOST = "127.0.0.1"
 PATIENCE = 5.0
 """Seconds to wait for what must happen."""
+PAUSE = 0.01
+"""Seconds between the drops of a server that drips."""
 MODEL = "mlx-community/Qwen3-4B-4bit"
+READY, ALIVE = Question.READY, Question.ALIVE
+LONGEST = 300
+"""Characters of a detail."""
+SHORT = HealthSettings(timeout=0.1)
 
 
 @dataclass
@@ -49,28 +61,40 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(answer: bytes, host: str = HOST, *, keep_open: bool = False) -> Iterator[Server]:
-    """A server for one connection; with `keep_open` it does not close that before the test is over."""
+def serving(*answers: bytes, host: str = HOST, keep_open: bool = False, drip: bytes = b"") -> Iterator[Server]:
+    """A server for so many connections, one after the other.
+
+    With `keep_open` it does not close them before the test is over; with `drip` it sends that, too, again and again.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
         listener.settimeout(PATIENCE)
         server = Server(listener.getsockname()[1])
-        thread = threading.Thread(target=_serve, args=(listener, server, answer, keep_open))
+        thread = threading.Thread(target=_serve, args=(listener, server, answers, keep_open, drip))
         thread.start()
-        yield server
-        server.release.set()
-        thread.join(PATIENCE)
+        try:
+            yield server
+        finally:
+            server.release.set()
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
 
 
-def _serve(listener: socket.socket, server: Server, answer: bytes, keep_open: bool) -> None:
-    with contextlib.suppress(OSError):
-        connection, _ = listener.accept()
-        connection.settimeout(PATIENCE)
-        with connection:
-            server.questions.append(_question(connection))
-            connection.sendall(answer)
-            if keep_open:
-                server.release.wait(PATIENCE)
+def _serve(listener: socket.socket, server: Server, answers: tuple[bytes, ...], keep_open: bool, drip: bytes) -> None:
+    for answer in answers:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            connection.settimeout(PATIENCE)
+            with connection:
+                server.questions.append(_question(connection))
+                connection.sendall(answer)
+                # Who is hung up on with its hands full may not hear of it.
+                connection.settimeout(0.3 if drip else PATIENCE)
+                while drip and not server.release.wait(PAUSE):
+                    connection.sendall(drip)
+                if keep_open:
+                    server.release.wait(PATIENCE)
 
 
 def _question(connection: socket.socket) -> bytes:
@@ -91,16 +115,39 @@ def http(status: int, body: str | bytes = b"", reason: str = "Whatever") -> byte
     return b"HTTP/1.0 %d %s\r\nContent-Length: %d\r\n\r\n" % (status, reason.encode(), len(content)) + content
 
 
-def asked(answer: bytes, model: str | None = None, **target: Any) -> ProbeResult:
-    """What a probe learns from such an answer."""
+def look(
+    port: int,
+    model: str | None = None,
+    question: Question = READY,
+    health: HealthSettings | None = None,
+    host: str = HOST,
+    **target: Any,
+) -> ProbeResult:
+    """What a new probe learns."""
+    return ServerProbe(Target(host, port, model, **target)).look(question, health or HealthSettings())
+
+
+def asked(answer: bytes, model: str | None = None, question: Question = READY, **target: Any) -> ProbeResult:
+    """What a new probe learns from such an answer."""
     with serving(answer) as server:
-        return probe(Target(HOST, server.port, model, **target))
+        return look(server.port, model, question, **target)
 
 
-def unused_port() -> int:
+@contextlib.contextmanager
+def nobody() -> Iterator[int]:
+    """A port on which nobody listens, and nobody will."""
     with socket.socket() as holder:
         holder.bind((HOST, 0))
-        return int(holder.getsockname()[1])
+        yield holder.getsockname()[1]
+
+
+def low_port() -> int:
+    """A free port below every ephemeral range: no connection gets it by chance."""
+    for port in range(20_000, 28_000):
+        with contextlib.suppress(OSError):
+            socket.create_server((HOST, port)).close()
+            return port
+    raise AssertionError("no free port")
 
 
 COMPLETION = http(200, '{"object": "text_completion", "choices": [{"text": "!", "index": 0}]}')
@@ -113,39 +160,41 @@ COMPLETION = http(200, '{"object": "text_completion", "choices": [{"text": "!", 
     "body", [b"", b'{"status": "ok"}', b"not ready", b"\xff\xfe"], ids=["nothing", "JSON", "any words", "no UTF-8"]
 )
 def test_200_on_health_is_ready_whatever_it_says(body: bytes) -> None:
-    assert asked(http(200, body)) == ProbeResult(ready=True, detail="")
+    assert asked(http(200, body)) == ProbeResult(ok=True, detail="")
 
 
+@pytest.mark.parametrize("question", Question, ids=lambda question: question.value)
 @pytest.mark.parametrize("status", [201, 204, 301, 302, 400, 401, 404, 500, 503])
-def test_anything_else_on_health_is_not_and_the_detail_tells(status: int) -> None:
-    result = asked(http(status, '{"status": "loading model"}'))
-    assert not result.ready
+def test_anything_else_on_health_is_not_and_the_detail_tells(status: int, question: Question) -> None:
+    result = asked(http(status, '{"status": "loading model"}'), question=question)
+    assert not result.ok
+    assert not result.final, "who knows what another server means by it"
     assert result.detail.startswith(f"HTTP {status}")
     assert ("loading model" in result.detail) == (status != 204), "204 has no body"
 
 
-def test_the_path_of_health_is_the_one_from_hub_yaml() -> None:
+@pytest.mark.parametrize("question", Question, ids=lambda question: question.value)
+def test_the_path_of_health_is_the_one_from_hub_yaml(question: Question) -> None:
     with serving(http(200)) as server:
-        probe(Target(HOST, server.port, health_path="/v1/models?ready=1"))
+        look(server.port, question=question, health=HealthSettings(path="/v1/models?ready=1"))
     assert server.head[0] == "GET /v1/models?ready=1 HTTP/1.1"
     assert f"Host: {HOST}:{server.port}" in server.head
 
 
-def test_a_health_answer_whose_body_never_comes_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "HEALTH_TIMEOUT", 0.05)
+def test_a_health_answer_whose_body_never_comes_is_an_answer() -> None:
     with serving(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", keep_open=True) as server:
-        assert probe(Target(HOST, server.port)).ready
+        assert look(server.port, health=SHORT).ok
 
 
 def test_an_answer_without_an_end_is_not_read_to_it() -> None:
     with serving(b"HTTP/1.1 500 No\r\n\r\n" + b"x" * MAX_ANSWER, keep_open=True) as server:
-        assert probe(Target(HOST, server.port)).detail.startswith("HTTP 500 xxx")
+        assert look(server.port).detail.startswith("HTTP 500 xxx")
 
 
 def test_a_detail_is_short_and_on_one_line_and_does_nothing_to_a_terminal() -> None:
     result = asked(http(500, "<html>\r\n  <b>Oh\tno</b>\n\x1b[2J\0" + "x" * 10_000))
     assert result.detail.startswith("HTTP 500 <html> <b>Oh no</b> [2J xxx")
-    assert len(result.detail) <= 200
+    assert len(result.detail) <= LONGEST
     assert result.detail.isprintable()
 
 
@@ -160,7 +209,7 @@ def test_a_detail_is_short_and_on_one_line_and_does_nothing_to_a_terminal() -> N
 def test_mlx_lm_is_asked_for_one_token_of_exactly_its_own_model(model: str) -> None:
     # Any other name would make it load another model.
     with serving(COMPLETION) as server:
-        assert probe(Target(HOST, server.port, model)) == ProbeResult(ready=True, detail="")
+        assert look(server.port, model) == ProbeResult(ok=True, detail="")
     assert server.head[0] == "POST /v1/completions HTTP/1.1"
     assert "Content-Type: application/json" in server.head
     assert server.body["model"] == model
@@ -169,7 +218,7 @@ def test_mlx_lm_is_asked_for_one_token_of_exactly_its_own_model(model: str) -> N
 
 def test_mlx_lm_is_never_asked_with_a_prompt_that_kills_it() -> None:
     with serving(COMPLETION) as server:
-        probe(Target(HOST, server.port, MODEL))
+        look(server.port, MODEL)
     prompt = server.body["prompt"]
     assert isinstance(prompt, str), "a list of prompts kills it"
     assert prompt.strip(), "and so does an empty one"
@@ -179,54 +228,127 @@ def test_mlx_lm_is_never_asked_with_a_prompt_that_kills_it() -> None:
 @pytest.mark.parametrize(
     ("answer", "parts"),
     [
-        (http(404, '{"error": "generation thread died"}'), ["HTTP 404", "generation thread died"]),
+        (http(404, '{"error": "Repository Not Found"}'), ["HTTP 404", "Repository Not Found"]),
         (http(503, '{"status": "unavailable"}'), ["HTTP 503", "unavailable"]),
         (http(200, '{"status": "ok"}'), ["HTTP 200", "ok"]),
         (http(200), ["HTTP 200"]),
         (http(500, '{"choices": []}'), ["HTTP 500"]),
     ],
-    ids=["zombie", "unavailable", "no completion", "empty", "error with choices"],
+    ids=["another 404", "unavailable", "no completion", "empty", "error with choices"],
 )
 def test_anything_but_a_completion_is_not_ready(answer: bytes, parts: list[str]) -> None:
     result = asked(answer, MODEL)
-    assert not result.ready
+    assert not result.ok
+    assert not result.final
     assert all(part in result.detail for part in parts)
 
 
 def test_a_completion_that_breaks_off_is_none() -> None:
-    assert not asked(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"id": "1", "cho', MODEL).ready
+    assert not asked(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"id": "1", "cho', MODEL).ok
 
 
-def test_the_health_of_mlx_lm_is_not_asked_because_it_lies() -> None:
-    with serving(http(404, '{"error": "generation thread died"}')) as server:
-        assert not probe(Target(HOST, server.port, MODEL, health_path="/health")).ready
-    assert "/health" not in server.head[0]
+def test_the_health_of_mlx_lm_is_not_asked_before_it_is_ready_because_it_lies() -> None:
+    with serving(http(404, "{}")) as server:
+        assert not look(server.port, MODEL, health=HealthSettings(path="/health")).ok
+    assert server.head[0].startswith("POST /v1/completions ")
+
+
+def test_afterwards_the_health_of_mlx_lm_is_asked_and_nothing_that_could_make_it_load() -> None:
+    with serving(http(200, '{"status": "ok"}')) as server:
+        assert look(server.port, MODEL, ALIVE, HealthSettings(path="/elsewhere")) == ProbeResult(ok=True)
+    assert server.head[0] == "GET /health HTTP/1.1"
 
 
 # Servers that are not there, or are no servers.
 
 
-@pytest.mark.parametrize("model", [None, MODEL], ids=["health", "completion"])
-def test_nobody_is_not_ready(model: str | None) -> None:
-    assert probe(Target(HOST, unused_port(), model)) == ProbeResult(ready=False, detail="Connection refused")
-
-
-@pytest.mark.parametrize(
-    ("model", "timeout"),
-    [(None, "HEALTH_TIMEOUT"), (MODEL, "COMPLETION_TIMEOUT")],
-    ids=["health", "completion"],
+EACH = pytest.mark.parametrize(
+    ("model", "question"),
+    [(None, READY), (None, ALIVE), (MODEL, READY), (MODEL, ALIVE)],
+    ids=["command-ready", "command-alive", "mlx_lm-ready", "mlx_lm-alive"],
 )
-def test_one_who_accepts_but_does_not_answer_is_not_ready(
-    model: str | None, timeout: str, monkeypatch: pytest.MonkeyPatch
+"""Everything that is asked of anybody."""
+
+
+@EACH
+def test_nobody_does_not_answer(model: str | None, question: Question) -> None:
+    with nobody() as port:
+        assert look(port, model, question) == ProbeResult(ok=False, detail="Connection refused")
+
+
+@EACH
+def test_one_who_accepts_but_does_not_answer_is_given_the_time_that_hub_yaml_says(
+    model: str | None, question: Question, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, timeout, 0.05)
+    # Only the question for a token has a time of its own: it is answered after the load.
+    monkeypatch.setattr(probes, "COMPLETION_TIMEOUT", 0.3)
+    seconds = 0.3 if (model, question) == (MODEL, READY) else 0.1
     with serving(b"", keep_open=True) as server:
-        assert probe(Target(HOST, server.port, model)) == ProbeResult(ready=False, detail="timed out")
+        begun = time.monotonic()
+        result = look(server.port, model, question, SHORT)
+        assert seconds <= time.monotonic() - begun < seconds + 1
+        assert result == ProbeResult(ok=False, detail=f"no answer within {seconds:g} s")
+
+
+def test_a_change_of_hub_yaml_holds_from_the_next_question_on() -> None:
+    with serving(http(404), http(200)) as server:
+        probe = ServerProbe(Target(HOST, server.port))
+        assert not probe.look(READY, HealthSettings(path="/old")).ok
+        assert probe.look(READY, HealthSettings(path="/new")).ok
+    assert [question.split()[1] for question in server.questions] == [b"/old", b"/new"]
 
 
 def test_a_model_that_loads_for_long_has_the_time() -> None:
     assert probes.COMPLETION_TIMEOUT >= 60
-    assert probes.HEALTH_TIMEOUT <= 10
+
+
+# Those who answer too slowly: each byte in time, but never the whole.
+
+
+DRIPS = {
+    "a status line": (b"HTTP/1.1 2", b"0"),
+    "a reason": (b"HTTP/1.1 200 O", b"K"),
+    "one header": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+    "nothing but continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@EACH
+@pytest.mark.parametrize(("begin", "drip"), DRIPS.values(), ids=DRIPS)
+def test_an_answer_that_only_drips_in_is_none(
+    begin: bytes, drip: bytes, model: str | None, question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "COMPLETION_TIMEOUT", 0.1)
+    with serving(begin, drip=drip) as server:
+        begun = time.monotonic()
+        result = look(server.port, model, question, SHORT)
+        assert time.monotonic() - begun < 2
+        assert result == ProbeResult(ok=False, detail="no answer within 0.1 s")
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 5000\r\n"], ids=["no length", "a length"])
+def test_a_completion_that_only_drips_in_is_none(length: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "COMPLETION_TIMEOUT", 0.1)
+    with serving(b"HTTP/1.0 200 OK\r\n" + length + b'\r\n{"choices": [', drip=b" ") as server:
+        assert look(server.port, MODEL) == ProbeResult(ok=False, detail="no answer within 0.1 s")
+
+
+def test_of_a_no_whose_explanation_only_drips_in_the_no_is_heard() -> None:
+    with serving(b"HTTP/1.0 503 No\r\n\r\nloading ", drip=b"x") as server:
+        assert look(server.port, health=SHORT).detail.startswith("HTTP 503")
+    with serving(b"HTTP/1.0 503 No\r\n\r\nloading ", drip=b"x") as server:
+        assert look(server.port, MODEL, ALIVE, health=SHORT).final
+
+
+@EACH
+def test_a_flood_comes_to_an_end(model: str | None, question: Question, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "COMPLETION_TIMEOUT", 0.1)
+    monkeypatch.setattr(sys.modules[__name__], "PAUSE", 0)
+    with serving(b"", drip=b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000) as server:
+        begun = time.monotonic()
+        assert not look(server.port, model, question, SHORT).ok
+        assert time.monotonic() - begun < 2
 
 
 GARBAGE = {
@@ -253,26 +375,27 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("model", [None, MODEL], ids=["health", "completion"])
+@EACH
 @pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)
-def test_garbage_is_not_ready_and_never_raises(answer: bytes, model: str | None) -> None:
-    result = asked(answer, model)
-    assert not result.ready
+def test_garbage_is_no_answer_and_never_raises(answer: bytes, model: str | None, question: Question) -> None:
+    result = asked(answer, model, question)
+    assert not result.ok
+    assert not result.final
     assert result.detail
     assert result.detail.isprintable()
-    assert len(result.detail) <= 200
+    assert len(result.detail) <= LONGEST
 
 
 @pytest.mark.parametrize("host", ["a..b", "127.0.0.1:80"], ids=["no name", "with a port"])
-def test_a_host_that_is_none_is_not_ready_and_never_raises(host: str) -> None:
-    result = probe(Target(host, 20600))
-    assert not result.ready
+def test_a_host_that_is_none_does_not_answer_and_never_raises(host: str) -> None:
+    result = look(20600, host=host)
+    assert not result.ok
     assert result.detail
 
 
-@pytest.mark.parametrize("model", [None, MODEL], ids=["health", "completion"])
+@EACH
 def test_a_connection_that_meets_itself_is_refused_and_leaves_the_port_free(
-    model: str | None, monkeypatch: pytest.MonkeyPatch
+    model: str | None, question: Question, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect = socket.create_connection
 
@@ -280,9 +403,9 @@ def test_a_connection_that_meets_itself_is_refused_and_leaves_the_port_free(
         return connect(to, timeout, to)
 
     monkeypatch.setattr(socket, "create_connection", from_the_same_port)
-    port = unused_port()
-    result = probe(Target(HOST, port, model))
-    assert not result.ready
+    port = low_port()
+    result = look(port, model, question)
+    assert not result.ok
     assert "met itself" in result.detail
     socket.create_server((HOST, port)).close()
 
@@ -298,52 +421,159 @@ def test_a_connection_that_meets_itself_is_refused_and_leaves_the_port_free(
 def test_a_server_is_found_on_the_host_that_it_was_told(told: str, listens: str, asked_for: str) -> None:
     if told == "localhost" and socket.getaddrinfo("localhost", 1)[0][4][0] != HOST:
         listens = "::1"
-    with serving(http(200), listens) as server:
-        assert probe(Target(told, server.port)).ready
+    with serving(http(200), host=listens) as server:
+        assert look(server.port, host=told).ok
     assert f"Host: {asked_for}:{server.port}" in server.head
 
 
 def test_no_proxy_of_the_users_stands_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://{HOST}:{unused_port()}")
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    assert asked(http(200)).ready
+    with nobody() as port:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://{HOST}:{port}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert asked(http(200)).ok
 
 
 # Against a process that behaves as mlx_lm server does.
 
 
-@contextlib.contextmanager
-def fake(*flags: str) -> Iterator[int]:
-    """A fake server as a process of its own; its port, once it listens."""
-    command = [sys.executable, "-I", "-S", FAKE_SERVER, "--port", "0", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            yield next(int(found[1]) for line in process.stderr if (found := re.search(r" on port (\d+)", line)))
-        finally:
-            process.kill()
+@dataclass
+class Fake:
+    """A fake server as a process of its own, with its output in a log."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def probe(self, model: str | None = MODEL) -> ServerProbe:
+        return ServerProbe(Target(HOST, self.port, model, self.process.pid, self.log))
+
+    def post(self, prompt: str) -> int:
+        """Somebody else's question; the status of the answer."""
+        connection = http_client.HTTPConnection(HOST, self.port, timeout=PATIENCE)
+        connection.request("POST", "/v1/completions", json.dumps({"prompt": prompt}))
+        with contextlib.closing(connection), connection.getresponse() as response:
+            return response.status
 
 
-def test_a_server_that_works_is_ready() -> None:
-    with fake() as port:
-        assert probe(Target(HOST, port, MODEL)).ready
-        assert probe(Target(HOST, port)).ready
+Start = Callable[..., Fake]
 
 
-def test_a_server_that_still_loads_is_not_ready_though_its_health_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[Start]:
+    """Start one; it has begun to listen."""
+    with contextlib.ExitStack() as running:
+
+        def start(*flags: str) -> Fake:
+            log = tmp_path / "fake.log"
+            command = [sys.executable, "-I", "-S", FAKE_SERVER, "--port", "0", *flags]
+            with log.open("wb") as output:
+                process = running.enter_context(subprocess.Popen(command, stdout=output, stderr=output))
+            running.callback(process.kill)
+            wait_until(lambda: " on port " in log.read_text())
+            return Fake(process, int(re.findall(r" on port (\d+)", log.read_text())[0]), log)
+
+        yield start
+
+
+def test_a_server_that_works_can_answer(fake: Start) -> None:
+    server = fake()
+    for question in Question:
+        assert server.probe().look(question, HealthSettings()).ok
+        assert server.probe(model=None).look(question, HealthSettings()).ok
+
+
+def test_a_server_that_still_loads_is_not_ready_though_its_health_says_so(
+    fake: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probes, "COMPLETION_TIMEOUT", 0.1)
-    with fake("--load-seconds", "60") as port:
-        assert probe(Target(HOST, port)).ready
-        assert probe(Target(HOST, port, MODEL)) == ProbeResult(ready=False, detail="timed out")
+    server = fake("--load-seconds", "60")
+    assert server.probe(model=None).look(READY, HealthSettings()).ok
+    result = server.probe().look(READY, HealthSettings())
+    assert (result.ok, result.final, result.detail) == (False, False, "no answer within 0.1 s")
 
 
-def test_a_zombie_is_not_ready() -> None:
-    with fake("--zombie-after", "0") as port:
-        result = probe(Target(HOST, port, MODEL))
-    assert not result.ready
-    assert result.detail == 'HTTP 404 {"error": "generation thread died"}'
+def test_a_deaf_one_is_not_given_up(fake: Start) -> None:
+    server = fake("--deaf-after", "0")
+    result = server.probe().look(ALIVE, SHORT)
+    assert (result.ok, result.final, result.detail) == (False, False, "no answer within 0.1 s")
+
+
+# What is for good.
+
+
+@pytest.mark.parametrize("question", Question, ids=lambda question: question.value)
+def test_a_zombie_is_dead_for_good_and_its_own_words_say_why(fake: Start, question: Question) -> None:
+    result = fake("--zombie-after", "0").probe().look(question, HealthSettings())
+    assert (result.ok, result.final, result.detail) == (False, True, ZOMBIE_CAUSE)
+
+
+def test_who_dies_of_a_question_right_after_an_answer_is_dead_at_once(fake: Start) -> None:
+    server = fake("--die-on-prompt", "")
+    probe = server.probe()
+    assert probe.look(READY, HealthSettings()).ok
+    assert server.post("hi") == 200
+    assert server.post("") == 404
+    result = probe.look(ALIVE, HealthSettings())
+    assert (result.ok, result.final) == (False, True), "though its log shows an answer since the last look"
+
+
+DEATHS = {
+    "a cause": ("generation thread died: no such tensor\nTraceback\n", "generation thread died: no such tensor"),
+    "no end yet": ("generation thread died: no such tensor", "generation thread died: no such tensor"),
+    "behind other words": ("09:00 - ERROR - server generation thread died: a\n", "generation thread died: a"),
+    "the last of two": ("generation thread died: a\ngeneration thread died: b\n", "generation thread died: b"),
+    "an error that says nothing": ("generation thread died: \nTraceback\n", "generation thread died"),
+    "a terminal's worst": ("generation thread died: \x1b[2Ja\tb\0\n", "generation thread died: [2Ja b"),
+    "no word of it": ("all is well\n", "generation thread died"),
+    "nothing": ("", "generation thread died"),
+    "no UTF-8": ("generation thread died: \udcff\n", "generation thread died: \ufffd"),
+    "a huge one": ("generation thread died: " + "x" * 9999, "generation thread died: " + "x" * (LONGEST - 24)),
+}
+DEAD = http(404, '{"error": "generation thread died"}')
+UNAVAILABLE = http(503, '{"status": "unavailable"}')
+
+
+@pytest.mark.parametrize(("question", "answer"), [(READY, DEAD), (ALIVE, UNAVAILABLE)], ids=["ready", "alive"])
+@pytest.mark.parametrize(("said", "detail"), DEATHS.values(), ids=DEATHS)
+def test_the_cause_of_a_death_is_the_one_in_its_log(
+    tmp_path: Path, said: str, detail: str, question: Question, answer: bytes
+) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(said.encode(errors="surrogateescape"))
+    assert asked(answer, MODEL, question, log=log) == ProbeResult(ok=False, detail=detail, final=True)
+
+
+@pytest.mark.parametrize("make", [None, "directory"], ids=["none", "a directory"])
+def test_a_death_without_a_log_is_one_too(tmp_path: Path, make: str | None) -> None:
+    for log in (None, tmp_path if make else tmp_path / "gone"):
+        assert asked(UNAVAILABLE, MODEL, ALIVE, log=log) == ProbeResult(False, "generation thread died", final=True)
+
+
+def test_the_death_of_an_earlier_process_is_not_the_cause(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("generation thread died: old\n")
+    begin = log.stat().st_size
+    assert asked(DEAD, MODEL, log=log, log_begin=begin).detail == "generation thread died"
+    with log.open("a") as output:
+        output.write("generation thread died: new\n")
+    assert asked(DEAD, MODEL, log=log, log_begin=begin).detail == "generation thread died: new"
+
+
+def test_the_cause_is_found_though_the_log_was_truncated(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("generation thread died: new\n")
+    assert asked(DEAD, MODEL, log=log, log_begin=1_000_000).detail == "generation thread died: new"
+
+
+def test_a_cause_that_was_logged_too_long_ago_is_not_looked_for(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    cause = "generation thread died: old\n"
+    log.write_text(cause + "x" * (MAX_LOG - len(cause)))
+    assert asked(DEAD, MODEL, log=log).detail == "generation thread died: old"
+    log.write_text(cause + "x" * MAX_LOG)
+    assert asked(DEAD, MODEL, log=log).detail == "generation thread died"
 
 
 # Whose answer it is.
@@ -356,24 +586,49 @@ def bystander() -> Iterator[int]:
         yield process.pid
 
 
-@pytest.mark.parametrize(("model", "answer"), [(None, http(200)), (MODEL, COMPLETION)], ids=["health", "completion"])
-def test_only_the_model_itself_can_be_ready_on_its_port(model: str | None, answer: bytes) -> None:
-    with serving(answer) as server:
-        assert probe(Target(HOST, server.port, model, pid=os.getpid())).ready
-    with serving(answer) as server, bystander() as pid:
+@EACH
+def test_only_the_model_itself_can_answer_on_its_port(model: str | None, question: Question) -> None:
+    assert asked(COMPLETION, model, question, pid=os.getpid()).ok
+    with bystander() as pid, serving(COMPLETION) as server:
+        result = look(server.port, model, question, pid=pid)
+        assert (result.ok, result.detail) == (False, f"port {server.port} is answered by another program")
+        # mlx_lm will never have that port; who knows how others go about it.
+        assert result.final == (model is not None)
+
+
+@pytest.mark.parametrize("question", Question, ids=lambda question: question.value)
+@pytest.mark.parametrize(
+    "answer",
+    [http(403), http(404, "Not Found"), DEAD, UNAVAILABLE, http(500)],
+    ids=["forbidden", "not found", "a zombie", "unavailable", "an error"],
+)
+def test_a_stranger_on_the_port_of_mlx_lm_is_for_good_whatever_it_answers(answer: bytes, question: Question) -> None:
+    # AirPlay on port 5000, say, or the last zombie: what it says is not said of the model.
+    with bystander() as pid, serving(answer) as server:
+        result = look(server.port, MODEL, question, pid=pid)
         detail = f"port {server.port} is answered by another program"
-        assert probe(Target(HOST, server.port, model, pid=pid)) == ProbeResult(ready=False, detail=detail)
+        assert (result.ok, result.final, result.detail) == (False, True, detail)
 
 
-def test_a_child_of_the_model_may_answer_for_it() -> None:
-    with fake() as port:
-        assert probe(Target(HOST, port, pid=os.getpid())).ready
+@pytest.mark.parametrize("question", Question, ids=lambda question: question.value)
+def test_of_a_process_that_has_ended_nothing_is_final(question: Question) -> None:
+    # Else its crash would be told as somebody else's answer.
+    with bystander() as pid:
+        pass
+    result = asked(COMPLETION, MODEL, question, pid=pid)
+    assert (result.ok, result.final, result.vitals) == (False, False, None)
+
+
+def test_a_child_of_the_model_may_answer_for_it(fake: Start) -> None:
+    port = fake().port
+    assert look(port, pid=os.getpid()).ok
+    assert look(port, MODEL, pid=os.getpid()).ok
 
 
 def test_one_who_listens_elsewhere_does_not_count() -> None:
-    with socket.create_server((HOST, 0)) as elsewhere:
+    with socket.create_server((HOST, 0)) as elsewhere, nobody() as port:
         assert listens(os.getpid(), elsewhere.getsockname()[1])
-        assert not listens(os.getpid(), unused_port())
+        assert not listens(os.getpid(), port)
 
 
 def test_a_connection_on_the_port_is_no_listener() -> None:
@@ -384,13 +639,6 @@ def test_a_connection_on_the_port_is_no_listener() -> None:
             assert not listens(os.getpid(), port)
 
 
-def test_a_model_that_is_gone_answers_nothing() -> None:
-    with bystander() as pid:
-        pass
-    with serving(http(200)) as server:
-        assert not probe(Target(HOST, server.port, pid=pid)).ready
-
-
 def test_where_the_system_does_not_let_us_look_an_answer_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: psutil.Process, kind: str) -> None:
         raise psutil.AccessDenied
@@ -399,37 +647,255 @@ def test_where_the_system_does_not_let_us_look_an_answer_is_believed(monkeypatch
     assert listens(os.getpid(), 1)
 
 
-def test_what_an_unready_model_said_is_told_whoever_it_was() -> None:
-    with serving(http(503, "loading")) as server, bystander() as pid:
-        assert probe(Target(HOST, server.port, pid=pid)).detail == "HTTP 503 loading"
+def test_what_a_command_that_is_not_ready_said_is_told_whoever_it_was() -> None:
+    # Perhaps something that belongs to it stands in between.
+    with bystander() as pid:
+        result = asked(http(503, "loading"), pid=pid)
+    assert (result.detail, result.final) == ("HTTP 503 loading", False)
+
+
+# What the log of mlx_lm says instead of an answer.
+
+
+ANSWERED = b'127.0.0.1 - - [24/Nov/2026 09:00:00] "POST /v1/chat/completions HTTP/1.1" 200 -\n'
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "model.log"
+    path.write_bytes(b"an earlier process\n" + ANSWERED)
+    return path
+
+
+@pytest.fixture
+def unheard(log: Path) -> Iterator[ServerProbe]:
+    """A probe of a port where nobody listens: whoever is asked there does not answer, so only the log can speak."""
+    with nobody() as port:
+        yield ServerProbe(Target(HOST, port, MODEL, log=log, log_begin=log.stat().st_size))
+
+
+def is_alive(probe: ServerProbe) -> bool:
+    return probe.look(ALIVE, HealthSettings()).ok
+
+
+def write(log: Path, text: bytes) -> None:
+    with log.open("ab") as output:
+        output.write(text)
+
+
+EVIDENCE = {
+    "chat": (ANSWERED, True),
+    "completion": (ANSWERED.replace(b"chat/", b""), True),
+    "older HTTP": (ANSWERED.replace(b"1.1", b"1.0"), True),
+    "among others": (b"INFO - x\n" + ANSWERED + b"INFO - y\n", True),
+    "nothing": (b"", False),
+    "other words": (b"INFO - Prompt processing progress: 1/2\n", False),
+    "health": (ANSWERED.replace(b"POST /v1/chat/completions", b"GET /health"), False),
+    "the list of models": (ANSWERED.replace(b"POST /v1/chat/completions", b"GET /v1/models"), False),
+    "a zombie's": (ANSWERED.replace(b"200", b"404"), False),
+    "a bad question": (ANSWERED.replace(b"200", b"400"), False),
+    "nothing to tell": (ANSWERED.replace(b"POST", b"OPTIONS"), False),
+    "a number that only begins so": (ANSWERED.replace(b"200", b"2000"), False),
+    "quoted in a prompt": (ANSWERED.replace(b'"', b'\\"'), False),
+    "broken off": (ANSWERED.partition(b" 200")[0], False),
+    "over two lines": (ANSWERED.replace(b" HTTP", b"\n HTTP"), False),
+    "a death after it": (ANSWERED + b"ERROR - mlx_lm.server generation thread died: x\n", False),
+}
+
+
+@pytest.mark.parametrize(("text", "alive"), EVIDENCE.values(), ids=EVIDENCE)
+def test_only_an_answer_to_somebody_else_spares_the_question(
+    unheard: ServerProbe, log: Path, text: bytes, alive: bool
+) -> None:
+    write(log, text)
+    assert is_alive(unheard) == alive
+
+
+def test_who_served_is_not_asked(log: Path) -> None:
+    with serving(http(200), http(200)) as server:
+        probe = ServerProbe(Target(HOST, server.port, MODEL, log=log, log_begin=log.stat().st_size))
+        write(log, ANSWERED)
+        assert is_alive(probe)
+        assert server.questions == []
+        assert is_alive(probe)
+        assert len(server.questions) == 1
+
+
+def test_an_answer_counts_once(unheard: ServerProbe, log: Path) -> None:
+    for _ in range(2):
+        write(log, ANSWERED)
+        assert is_alive(unheard)
+        assert not is_alive(unheard)
+
+
+def test_what_an_earlier_process_served_does_not_count(unheard: ServerProbe) -> None:
+    assert not is_alive(unheard)
+
+
+def test_whether_it_is_ready_is_not_read_from_the_log(unheard: ServerProbe, log: Path) -> None:
+    write(log, ANSWERED)
+    assert not unheard.look(READY, HealthSettings()).ok
+
+
+def test_its_own_question_whether_it_is_ready_does_not_count(fake: Start) -> None:
+    server = fake()
+    probe = server.probe()
+    assert probe.look(READY, HealthSettings()).ok
+    assert '"POST /v1/completions HTTP/1.1" 200' in server.log.read_text()
+    server.process.kill()
+    server.process.wait()
+    assert probe.look(ALIVE, HealthSettings()).detail == "Connection refused"
+
+
+def test_the_answers_of_a_server_that_went_deaf_since_count_only_once(fake: Start) -> None:
+    server = fake("--deaf-after", "0.5")
+    probe = server.probe()
+    assert probe.look(READY, HealthSettings()).ok
+    assert server.post("hi") == 200
+    assert probe.look(ALIVE, SHORT).ok
+    wait_until(lambda: not probe.look(ALIVE, SHORT).ok)
+
+
+def test_a_log_that_was_truncated_meanwhile_is_all_new(unheard: ServerProbe, log: Path) -> None:
+    write(log, b"x" * 1000)
+    assert not is_alive(unheard)
+    os.truncate(log, 0)
+    write(log, ANSWERED)
+    assert is_alive(unheard)
+    assert not is_alive(unheard), "and then it is read on from there"
+    write(log, ANSWERED)
+    assert is_alive(unheard)
+
+
+def test_a_log_that_was_truncated_and_says_nothing_since_is_no_evidence(unheard: ServerProbe, log: Path) -> None:
+    write(log, ANSWERED)
+    os.truncate(log, 0)
+    assert not is_alive(unheard)
+
+
+def test_a_log_that_was_replaced_meanwhile_counts_from_where_the_old_one_was_read(
+    unheard: ServerProbe, log: Path, tmp_path: Path
+) -> None:
+    edited = tmp_path / "edited"
+    edited.write_bytes(log.read_bytes())
+    edited.replace(log)
+    assert not is_alive(unheard), "the same words in another file are not new"
+    write(log, ANSWERED)
+    assert is_alive(unheard)
+
+
+def test_a_log_that_is_gone_is_no_evidence_and_a_new_one_in_its_place_is_all_new(
+    unheard: ServerProbe, log: Path
+) -> None:
+    log.unlink()
+    assert not is_alive(unheard)
+    log.write_bytes(ANSWERED)
+    assert is_alive(unheard)
+
+
+def test_an_answer_before_a_flood_is_no_evidence_any_more(unheard: ServerProbe, log: Path) -> None:
+    write(log, ANSWERED + b"x" * (MAX_LOG - len(ANSWERED)))
+    assert is_alive(unheard)
+    write(log, ANSWERED + b"x" * MAX_LOG)
+    assert not is_alive(unheard), "it is not looked for so far back"
+    assert not is_alive(unheard), "nor later"
+
+
+def test_a_command_is_asked_whatever_its_log_says(log: Path) -> None:
+    with nobody() as port:
+        probe = ServerProbe(Target(HOST, port, log=log))
+        assert not is_alive(probe)
+
+
+def test_a_model_without_a_log_is_asked() -> None:
+    with nobody() as port:
+        assert not is_alive(ServerProbe(Target(HOST, port, MODEL)))
+
+
+# What it has used by then.
+
+
+@EACH
+@pytest.mark.parametrize("answer", [COMPLETION, http(500), b""], ids=["yes", "no", "nothing"])
+def test_each_answer_says_what_the_process_has_used_by_then(
+    answer: bytes, model: str | None, question: Question, log: Path
+) -> None:
+    vitals = asked(answer, model, question, pid=os.getpid(), log=log).vitals
+    assert vitals is not None
+    assert vitals.cpu_seconds > 0
+    assert vitals.memory_bytes > 1 << 20
+    assert vitals.log_bytes == log.stat().st_size
+    assert vitals.available_bytes > 0
+
+
+def test_so_does_a_look_that_needs_no_answer_and_one_that_gets_none(log: Path) -> None:
+    with nobody() as port:
+        probe = ServerProbe(Target(HOST, port, MODEL, os.getpid(), log))
+        served, refused = probe.look(ALIVE, HealthSettings()), probe.look(ALIVE, HealthSettings())
+    assert (served.ok, refused.ok) == (True, False)
+    assert served.vitals is not None
+    assert refused.vitals is not None
+
+
+def test_of_no_process_in_particular_nothing_is_known() -> None:
+    assert asked(http(200)).vitals is None
 
 
 # In the background.
 
 
-def test_a_probe_in_a_thread_answers_once_and_does_not_keep_the_program_from_ending() -> None:
+def test_a_question_is_answered_once_and_does_not_keep_the_program_from_ending() -> None:
     answers: queue.SimpleQueue[tuple[ProbeResult, threading.Thread]] = queue.SimpleQueue()
     with serving(http(200)) as server:
-        probe_in_thread(Target(HOST, server.port), lambda result: answers.put((result, threading.current_thread())))
+        probe = ServerProbe(Target(HOST, server.port))
+        probe.ask(READY, HealthSettings(), lambda result: answers.put((result, threading.current_thread())))
         result, thread = answers.get(timeout=PATIENCE)
-    assert result.ready
+    assert result.ok
     assert thread is not threading.current_thread()
     assert thread.daemon
     thread.join(PATIENCE)
     assert answers.empty()
 
 
-def test_a_probe_in_a_thread_does_not_wait_for_the_answer() -> None:
+def test_neither_who_asks_nor_the_end_of_the_program_waits_for_the_answer() -> None:
     answers: queue.SimpleQueue[ProbeResult] = queue.SimpleQueue()
     with serving(b"", keep_open=True) as server:
-        probe_in_thread(Target(HOST, server.port), answers.put)
+        before = set(threading.enumerate())
+        ServerProbe(Target(HOST, server.port)).ask(READY, HealthSettings(), answers.put)
         assert answers.empty()
+        wait_until(lambda: server.questions != [])
+        assert {thread.daemon for thread in set(threading.enumerate()) - before} == {True}
         server.release.set()
-        assert not answers.get(timeout=PATIENCE).ready
+        assert not answers.get(timeout=PATIENCE).ok
 
 
 @pytest.mark.parametrize("host", [HOST, "a..b"], ids=["nobody listens", "no name at all"])
-def test_a_probe_in_a_thread_answers_whatever_happens(host: str) -> None:
+def test_an_answer_comes_whatever_happens(host: str) -> None:
     answers: queue.SimpleQueue[ProbeResult] = queue.SimpleQueue()
-    probe_in_thread(Target(host, unused_port()), answers.put)
-    assert not answers.get(timeout=PATIENCE).ready
+    with nobody() as port:
+        ServerProbe(Target(host, port)).ask(READY, HealthSettings(), answers.put)
+        assert not answers.get(timeout=PATIENCE).ok
+
+
+@EACH
+def test_an_answer_comes_even_if_the_hub_has_no_file_descriptor_left(
+    model: str | None, question: Question, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nobody() as port:
+        probe = ServerProbe(Target(HOST, port, model, os.getpid(), log))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            result = probe.look(question, HealthSettings())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (result.ok, result.final, result.detail) == (False, False, "Too many open files")
+
+
+def test_no_question_leaves_a_thread_behind() -> None:
+    before = set(threading.enumerate())
+    for answer in (http(200), http(500), b""):
+        asked(answer, health=HealthSettings(timeout=30))
+    wait_until(lambda: set(threading.enumerate()) <= before, timeout=PATIENCE)

@@ -10,18 +10,18 @@ RULE = RestartRule(delay=1, factor=2, max_delay=10, jitter=0.1, reset_after=60, 
 PATIENT = RestartRule(delay=1, factor=2, max_delay=10, jitter=0.1, reset_after=60, max_failures=1000, window=600)
 
 CRASH = 0.5
-"""Seconds of a run that was not stable."""
+"""Seconds for which a run was ready that was not stable."""
 GIVES_UP = None
 
 History = list[tuple[float, float]]
-"""When each failure happened, and how long the run before it had lasted."""
+"""When each failure happened, and how long the run before it had been ready."""
 
 
 def delays(rule: RestartRule, history: History, jitter: float = 0.0) -> list[float | None]:
     """What the rule says after each failure."""
     failures, said = Failures(), []
-    for now, uptime in history:
-        failures = failures.another(rule, now, uptime)
+    for now, ready_for in history:
+        failures = failures.another(rule, now, ready_for)
         said.append(failures.delay(rule, jitter))
     return said
 
@@ -51,6 +51,19 @@ HISTORIES: dict[str, tuple[RestartRule, History, list[float | None]]] = {
     "one failure may be enough": (RestartRule(max_failures=1), [(0, CRASH)], [GIVES_UP]),
     "a factor of 1 keeps the delay": (RestartRule(delay=3, factor=1), [(t, CRASH) for t in range(4)], [3] * 4),
     "a first delay above max_delay is cut": (RestartRule(delay=90, max_delay=20), [(0, CRASH)], [20]),
+    "a delay of 0 stays 0": (RestartRule(delay=0, factor=100), [(t, CRASH) for t in range(4)], [0] * 4),
+    "a run that was never ready is not stable however long it took": (
+        PATIENT, [(t * 599, 0.0) for t in range(4)], [1, 2, 4, 8],
+    ),
+    "a shorter reset_after makes shorter runs stable": (
+        RestartRule(reset_after=0.25), [(0, CRASH), (1, CRASH), (2, 0.2)], [1, 1, 2],
+    ),
+    "a shorter window forgets sooner": (
+        RestartRule(max_failures=2, window=10), [(t * 10, CRASH) for t in range(3)], [1, 2, 4],
+    ),
+    "a small factor takes longer": (
+        RestartRule(factor=1.5, max_delay=3), [(t, CRASH) for t in range(4)], [1, 1.5, 2.25, 3],
+    ),
 }  # fmt: skip
 
 
@@ -78,6 +91,19 @@ def test_a_model_that_failed_ten_thousand_times_in_a_row_waits_max_delay() -> No
     rule = RestartRule(max_failures=10**6)
     failures = Failures(in_a_row=10_000).another(rule, 0, CRASH)
     assert failures.delay(rule, 0) == rule.max_delay
+
+
+@pytest.mark.parametrize(
+    ("delay", "factor", "waits"),
+    [(0.1, 1.01, 60), (1e-6, 1.1, 60), (1, 100, 60), (0, 100, 0), (3, 1, 3)],
+    ids=["small-factor", "tiny-delay", "large-factor", "no-delay", "factor-1"],
+)
+@pytest.mark.parametrize("in_a_row", [1_000, 10**6], ids=str)
+def test_delays_grow_to_max_delay_whatever_the_factor_and_never_without_end(
+    delay: float, factor: float, waits: float, in_a_row: int
+) -> None:
+    rule = RestartRule(delay=delay, factor=factor, max_delay=60, max_failures=10**9)
+    assert Failures(in_a_row, (0,)).delay(rule, 0) == waits
 
 
 def test_only_the_failures_within_the_window_are_kept() -> None:

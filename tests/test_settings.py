@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pwd
 import random
 import re
@@ -14,8 +15,20 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from mlxhub_core.checking import STRICT, check
 from mlxhub_core.errors import ConfigError
-from mlxhub_core.settings import HubSettings, ModelSettings, SinkSettings, load_settings, resolve
-from mlxhub_core.settings.schema import MAX_NAME, GroupSettings, HubFile
+from mlxhub_core.restart import RestartRule
+from mlxhub_core.settings import (
+    GroupSettings,
+    HealthSettings,
+    HubSettings,
+    MemorySettings,
+    ModelSettings,
+    RestartSettings,
+    SinkSettings,
+    load_settings,
+    resolve,
+)
+from mlxhub_core.settings.reader import _SECTIONS
+from mlxhub_core.settings.schema import MAX_NAME, HubFile
 from mlxhub_core.settings.seed_keys import HUB_KEYS, MODEL_KEYS
 from mlxhub_core.yaml_source import dotted
 
@@ -84,13 +97,23 @@ def test_the_least_file_has_every_default(load: Load, tmp_path: Path) -> None:
         "default": False,
         "group": None,
         "port": None,
-        "restart": "on-failure",
+        "restart": {
+            "policy": "on-failure",
+            "delay": 1.0,
+            "max_delay": 60.0,
+            "factor": 2.0,
+            "jitter": 0.1,
+            "reset_after": 60.0,
+            "max_failures": 5,
+            "window": 600.0,
+        },
         "stop_timeout": 30.0,
         "options": {},
         "args": [],
         "python": None,
         "command": None,
-        "health": {"path": "/health"},
+        "health": {"path": "/health", "interval": 30.0, "timeout": 5.0, "startup_timeout": 600.0, "failures": 3},
+        "memory": {"required": None},
         "env": {},
         "working_directory": None,
     }
@@ -117,6 +140,8 @@ models:
     group: big
     port: 30001
     restart: always
+    health: {interval: 10, startup_timeout: 3600}
+    memory: {required: 8.5 GB}
     stop_timeout: 5
     options: {max-tokens: 2048, temp: 0.7, trust-remote-code: true, chat-template-args: {x: [1]}}
     args: [--top-p, 0]
@@ -125,7 +150,8 @@ models:
     working_directory: sub
   - name: other
     command: [my-server, --port, "{port}", 8080]
-    health: {path: "/v1/ok?x=1"}
+    health: {path: "/v1/ok?x=1", timeout: 0.5, failures: 1}
+    restart: {policy: always, delay: 2, max_delay: 300, factor: 3, jitter: 0, reset_after: 90, max_failures: 9, window: 7}
 """
     )
     assert settings.log_path == tmp_path / "logs"
@@ -139,21 +165,20 @@ models:
         SinkSettings("statsd/eu", "statsd", None, {"host": "stats.eu.internal"}, ("sinks", "statsd/eu")),
     )
     qwen, other = settings.models
-    assert (qwen.name, qwen.group, qwen.port, qwen.default, qwen.restart) == (
-        "Qwen3_4b-x",
-        "big",
-        30001,
-        True,
-        "always",
-    )
-    assert qwen.stop_timeout == 5.0
+    assert (qwen.name, qwen.group, qwen.port, qwen.default) == ("Qwen3_4b-x", "big", 30001, True)
+    assert (qwen.restart.policy, qwen.restart.rule) == ("always", RestartRule())
+    assert qwen.health == HealthSettings(interval=10, startup_timeout=3600)
+    assert (qwen.memory.required, qwen.stop_timeout) == (8_500_000_000, 5.0)
     options = {"max-tokens": 2048, "temp": 0.7, "trust-remote-code": True, "chat-template-args": {"x": [1]}}
     assert qwen.options == options
     assert (qwen.args, qwen.env) == (["--top-p", "0"], {"HF_TOKEN": "t", "OMP_NUM_THREADS": "4"})
     assert (qwen.python, qwen.working_directory) == ("~/venv/bin/python", "sub")
     assert other.command == ["my-server", "--port", "{port}", "8080"]
-    assert other.health is not None
-    assert other.health.path == "/v1/ok?x=1"
+    assert other.health == HealthSettings(path="/v1/ok?x=1", timeout=0.5, failures=1)
+    assert other.restart.policy == "always"
+    assert other.restart.rule == RestartRule(
+        delay=2, factor=3, max_delay=300, jitter=0, reset_after=90, max_failures=9, window=7
+    )
     assert settings.warnings == ()
 
 
@@ -199,11 +224,69 @@ def test_a_log_level_may_be_written_small(load: Load, written: str) -> None:
     assert load(f"log_level: {written}\n" + MODELS).log_level == written.strip("'").upper()
 
 
+@pytest.mark.parametrize("kind", ["model_path: x", 'command: [x, "{port}"]', "command: [x]"], ids=str)
 @pytest.mark.parametrize(
-    ("written", "health"), [("health: off", False), ("health: no", False), ("health:", True), ("health: {}", True)]
+    ("written", "health"),
+    [("off", None), ("no", None), ("false", None), ("", HealthSettings()), ("{}", HealthSettings())],
+    ids=["off", "no", "false", "nothing", "empty"],
 )
-def test_health_is_asked_for_unless_it_is_off(load: Load, written: str, health: bool) -> None:
-    assert (model(load, f"command: [x], {written}").health is not None) is health
+def test_health_is_asked_for_unless_it_is_off(
+    load: Load, kind: str, written: str, health: HealthSettings | None
+) -> None:
+    assert model(load, f"{kind}, health: {written}").health == health
+
+
+@pytest.mark.parametrize("policy", ["never", "on-failure", "always"])
+def test_a_word_after_restart_is_short_for_the_policy(load: Load, policy: str) -> None:
+    word, mapping = (model(load, f"model_path: x, restart: {each}") for each in (policy, f"{{policy: {policy}}}"))
+    assert word.restart == mapping.restart == RestartSettings(policy=policy)  # type: ignore[arg-type]
+    assert word.restart.rule == RestartRule()
+
+
+def test_restart_may_say_how_without_saying_when(load: Load) -> None:
+    restart = model(load, "model_path: x, restart: {delay: 5, max_failures: 2}").restart
+    assert (restart.policy, restart.rule) == ("on-failure", RestartRule(delay=5, max_failures=2))
+
+
+def test_the_defaults_of_restart_are_those_of_the_rule_and_no_key_of_it_is_left_out() -> None:
+    assert RestartSettings().rule == RestartRule()
+    keys = [field.name for field in dataclasses.fields(RestartRule)]
+    assert {"policy", *keys} == set(RestartSettings.model_fields)
+    # Values of their own, so that none may be handed on under the name of another.
+    other = RestartRule(**{key: index + 1 for index, key in enumerate(keys) if key != "jitter"}, jitter=0.5)
+    assert RestartSettings(policy="never", **dataclasses.asdict(other)).rule == other
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("8GB", 8 * 10**9),
+        ("8 GB", 8 * 10**9),
+        ("8gb", 8 * 10**9),
+        ("8Gb", 8 * 10**9),
+        ("'8GB'", 8 * 10**9),
+        ("8GiB", 8 * 2**30),
+        ("8gib", 8 * 2**30),
+        ("512MiB", 2**29),
+        ("512MB", 512 * 10**6),
+        ("0.5GB", 5 * 10**8),
+        ("1.1GB", 11 * 10**8),
+        ("2.5 TiB", 5 * 2**39),
+        ("1.5TB", 15 * 10**11),
+        ("1KB", 1000),
+        ("1KiB", 1024),
+        ("007GB", 7 * 10**9),
+        ("1000TB", 10**15),
+    ],
+    ids=str,
+)
+def test_memory_is_a_size_with_its_unit(load: Load, written: str, size: int) -> None:
+    assert model(load, f"model_path: x, memory: {{required: {written}}}").memory.required == size
+
+
+@pytest.mark.parametrize("written", ["", "{}", "{required: }", "{required: ~}"], ids=repr)
+def test_memory_is_looked_at_only_if_a_size_is_given(load: Load, written: str) -> None:
+    assert model(load, f"model_path: x, memory: {written}").memory.required is None
 
 
 @pytest.mark.parametrize(
@@ -252,6 +335,25 @@ def test_a_key_at_the_top_with_nothing_after_it_is_not_given(load: Load, key: st
 @pytest.mark.parametrize("key", sorted(set(ModelSettings.model_fields) - {"name", "model_path"}))
 def test_a_key_of_a_model_with_nothing_after_it_is_not_given(load: Load, key: str) -> None:
     assert model(load, f"model_path: x, {key}: ") == model(load, "model_path: x")
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        (section, key)
+        for section, settings in (("restart", RestartSettings), ("health", HealthSettings), ("memory", MemorySettings))
+        for key in settings.model_fields
+    ],
+)
+def test_a_key_below_one_of_a_model_with_nothing_after_it_is_not_given_either(
+    load: Load, section: str, key: str
+) -> None:
+    assert model(load, f"model_path: x, {section}: {{{key}: }}") == model(load, "model_path: x")
+
+
+def test_all_keys_that_hold_keys_of_ours_are_read_alike() -> None:
+    nested = {key for key, field in ModelSettings.model_fields.items() if "Settings" in str(field.annotation)}
+    assert nested == set(_SECTIONS)
 
 
 def test_groups_with_only_comments_below_leave_every_group_a_label(load: Load) -> None:
@@ -326,8 +428,9 @@ models:
     default: true
     command: [a, "{model_path}"]
     args: [x]
-    health: {pth: /}
-    restart: on-fail
+    health: {pth: /, interval: 0}
+    restart: {policy: on-fail, delay: 90}
+    memory: {required: 8}
     stop_timeout: '30'
     env: {A=B: 1, OK: 3, F: 1.10}
   - foo
@@ -367,18 +470,22 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(load: Load) -> N
         ["hub.yaml:25:5", "models[2].name"],
         ["hub.yaml:28:5", "models[2].command"],
         ["hub.yaml:29:5", "models[2].args"],
+        ["hub.yaml:30:5", "models[2].health"],
         ["hub.yaml:30:14", "models[2].health.pth"],
-        ["hub.yaml:31:5", "models[2].restart"],
-        ["hub.yaml:32:5", "models[2].stop_timeout"],
-        ["hub.yaml:33:11", "models[2].env.A=..."],
-        ["hub.yaml:33:26", "models[2].env.F"],
-        ["hub.yaml:34:5", "models[3]"],
-        ["hub.yaml:35:5", "models[4].model_path"],
-        ["hub.yaml:35:5", "models[4].name"],
-        ["hub.yaml:36:30", "models[5].port"],
-        ["hub.yaml:36:39", "models[5]"],
-        ["hub.yaml:37:6", "models[6].name"],
-        ["hub.yaml:38:1", "modles"],
+        ["hub.yaml:30:22", "models[2].health.interval"],
+        ["hub.yaml:31:15", "models[2].restart.policy"],
+        ["hub.yaml:31:32", "models[2].restart.delay"],
+        ["hub.yaml:32:14", "models[2].memory.required"],
+        ["hub.yaml:33:5", "models[2].stop_timeout"],
+        ["hub.yaml:34:11", "models[2].env.A=..."],
+        ["hub.yaml:34:26", "models[2].env.F"],
+        ["hub.yaml:35:5", "models[3]"],
+        ["hub.yaml:36:5", "models[4].model_path"],
+        ["hub.yaml:36:5", "models[4].name"],
+        ["hub.yaml:37:30", "models[5].port"],
+        ["hub.yaml:37:39", "models[5]"],
+        ["hub.yaml:38:6", "models[6].name"],
+        ["hub.yaml:39:1", "modles"],
     ]
 
 
@@ -407,11 +514,22 @@ def test_the_problems_are_in_the_order_of_lines_as_numbers(load: Load) -> None:
             "hub.yaml:2:20: groups[0].max_load: unknown key; did you mean 'max_loaded'? (known: name, max_loaded)",
         ),
         (
-            "models: [{name: a, command: [x], health: {pth: /}}]",
-            "hub.yaml:1:43: models[0].health.pth: unknown key; did you mean 'path'? (known: path)",
+            "models: [{name: a, model_path: x, health: {intervall: 1}}]",
+            "hub.yaml:1:44: models[0].health.intervall: unknown key; did you mean 'interval'? (known: path, interval, ",
+        ),
+        (
+            "models: [{name: a, model_path: x, restart: {max-delay: 9}}]",
+            "hub.yaml:1:45: models[0].restart.max-delay: unknown key; did you mean 'max_delay'? (known: policy, delay, ",
+        ),
+        (
+            "models: [{name: a, model_path: x, memory: {require: 8GB}}]",
+            "hub.yaml:1:44: models[0].memory.require: unknown key; did you mean 'required'? (known: required)",
         ),
     ],
-    ids=["hyphen", "capital", "capitals", "resembles-none", "with-nothing-after-it", "model", "group", "health"],
+    ids=[
+        *("hyphen", "capital", "capitals", "resembles-none", "with-nothing-after-it"),
+        *("model", "group", "health", "restart", "memory"),
+    ],
 )
 def test_an_unknown_key_is_a_mistake_and_comes_with_the_nearest_name(load: Load, text: str, start: str) -> None:
     if start == "is no mistake":
@@ -697,7 +815,7 @@ def test_a_port_belongs_to_one_model_also_if_that_has_no_name(load: Load) -> Non
     ids=str,
 )
 def test_a_stop_timeout_is_a_time_that_a_timer_can_wait_for(load: Load, written: str, message: str) -> None:
-    assert wrong(load, f"model_path: x, stop_timeout: {written}").startswith(f"stop_timeout: {message}")
+    assert wrong(load, f"model_path: x, stop_timeout: {written}") == f"stop_timeout: {message}"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", '"::1"', "127.0.0.2"], ids=str)
@@ -783,9 +901,6 @@ def test_a_path_to_the_file_in_an_unknown_home_is_told() -> None:
         ("model_path: no", "model_path: must be text, not yes/no; put it in quotes"),
         ("model_path: x, default: 'yes'", "default: must be true or false, not text"),
         ("model_path: x, default: 1", "default: must be true or false, not a number"),
-        ("model_path: x, restart: on-fail", "restart: must be 'never', 'on-failure' or 'always'; did you mean"),
-        ("model_path: x, restart: no", "restart: must be 'never', 'on-failure' or 'always', not yes/no"),
-        ("model_path: x, restart: []", "restart: must be 'never', 'on-failure' or 'always', not a list"),
         ("model_path: x, args: --a b", "args: must be a list, not text; write it in brackets, as [one, two]"),
         ("model_path: x, args: [1.10]", "args[0]: must be text, not a number; put it in quotes"),
         ("model_path: x, args: [yes]", "args[0]: must be text, not yes/no; put it in quotes"),
@@ -818,7 +933,6 @@ def test_a_path_to_the_file_in_an_unknown_home_is_told() -> None:
         ("model_path: x, env: {1: 1}", "env[1]: must be text, not a number; put it in quotes"),
         ("model_path: x, python: ''", "python: must not be empty"),
         ("model_path: x, working_directory: 1", "working_directory: must be text, not a number; put it in quotes"),
-        ("model_path: x, health: off", "health: is for `command:` models; mlx_lm server is asked for one token"),
         ("default: yes", "model_path: is required: a directory or a name on the Hugging Face hub; or give a"),
         ("command: []", "command: must not be empty"),
         ("command: 7", "command: must be a list, not a number"),
@@ -829,12 +943,6 @@ def test_a_path_to_the_file_in_an_unknown_home_is_told() -> None:
         ("command: [a], python: b", "python: is for mlx_lm server; with `command:` write it there"),
         ('command: [a, "--m={model_path}"]', "command: uses {model_path}, so `model_path:` is required"),
         ('command: [a], env: {M: "{model_path}"}', "env.M: uses {model_path}, so `model_path:` is required"),
-        ("command: [a], health: on", "health: must be a mapping of keys to values, not yes/no (known: path)"),
-        ("command: [a], health: /x", "health: must be a mapping of keys to values, not text (known: path)"),
-        ("command: [a], health: {path: x}", "health.path: must begin with / and hold no spaces, as /health"),
-        ("command: [a], health: {path: /a b}", "health.path: must begin with / and hold no spaces, as /health"),
-        ('command: [a], health: {path: "/a\\r\\n"}', "health.path: must begin with / and hold no spaces, as /health"),
-        ("command: [a], health: {path: 1}", "health.path: must be text, not a number; put it in quotes"),
         ("model_path: x, on: 1", ""),
     ],
     ids=str,
@@ -848,6 +956,260 @@ def test_an_entry_that_is_no_mapping_comes_with_the_keys_it_may_have(load: Load,
     line = problem(load, f"models: [{entry}]\n")
     assert line.startswith("hub.yaml:1:10: models[0]: must be a mapping of keys to values, not ")
     assert "(known: name, model_path, default, " in line
+
+
+# How it is restarted, asked and fed.
+
+
+WORDS = "must be 'never', 'on-failure' or 'always'"
+SECTION = "must be a mapping of keys to values"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("on-fail", f"restart: {WORDS}; did you mean 'on-failure'?"),
+        ("Never", f"restart: {WORDS}; did you mean 'never'?"),
+        ("on_failure", f"restart: {WORDS}; did you mean 'on-failure'?"),
+        ("unless-stopped", f"restart: {WORDS}"),
+        ("''", f"restart: {WORDS}"),
+        ("no", f"restart: {WORDS}, not yes/no"),
+        ("off", f"restart: {WORDS}, not yes/no"),
+        ("5", f"restart: {WORDS}, not a number"),
+        ("[never]", f"restart: {WORDS}, not a list"),
+        ("{policy: on-fail}", f"restart.policy: {WORDS}; did you mean 'on-failure'?"),
+        ("{policy: no}", f"restart.policy: {WORDS}, not yes/no"),
+        ("{policy: {delay: 1}}", f"restart.policy: {WORDS}, not a mapping"),
+        ("{delay: -0.1}", "restart.delay: must be at least 0"),
+        ("{delay: 86401, max_delay: 86400}", "restart.delay: must be at most 86400"),
+        ("{delay: '1'}", "restart.delay: must be a number, not text; write it without quotes"),
+        ("{delay: 1s}", "restart.delay: must be a number, not text"),
+        ("{delay: .inf}", "restart.delay: must be a finite number"),
+        ("{delay: .nan}", "restart.delay: must be a finite number"),
+        ("{delay: yes}", "restart.delay: must be a number, not yes/no"),
+        ("{delay: [1, 2, 4]}", "restart.delay: must be a number, not a list"),
+        ("{max_delay: 0}", "restart.max_delay: must be more than 0"),
+        ("{delay: 5, max_delay: -1}", "restart.max_delay: must be more than 0"),
+        ("{delay: 5, max_delay: 1m}", "restart.max_delay: must be a number, not text"),
+        ("{max_delay: 86400.5}", "restart.max_delay: must be at most 86400"),
+        ("{factor: 0.5}", "restart.factor: must be at least 1"),
+        ("{factor: 100.5}", "restart.factor: must be at most 100"),
+        ("{factor: 2x}", "restart.factor: must be a number, not text"),
+        ("{jitter: -0.1}", "restart.jitter: must be at least 0"),
+        ("{jitter: 10}", "restart.jitter: must be at most 1"),
+        ("{jitter: 10%}", "restart.jitter: must be a number, not text"),
+        ("{reset_after: 0}", "restart.reset_after: must be more than 0"),
+        ("{max_failures: 0}", "restart.max_failures: must be at least 1"),
+        ("{max_failures: 2.5}", "restart.max_failures: must be a whole number, without a decimal point"),
+        ("{max_failures: .inf}", "restart.max_failures: must be a whole number, without a decimal point"),
+        ("{max_failures: off}", "restart.max_failures: must be a whole number, not yes/no"),
+        ("{window: 0}", "restart.window: must be more than 0"),
+        ("{window: 10m}", "restart.window: must be a number, not text"),
+        ("{1: 2}", "restart[1]: a key must be text; put it in quotes"),
+    ],
+    ids=str,
+)
+def test_a_wrong_restart_is_told(load: Load, written: str, message: str) -> None:
+    assert wrong(load, f"model_path: x, restart: {written}") == message
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("on", f"health: {SECTION}, as {{interval: 30}}, or off"),
+        ("/x", f"health: {SECTION}, as {{interval: 30}}, or off"),
+        ("'off'", f"health: {SECTION}, as {{interval: 30}}, or off"),
+        ("0", f"health: {SECTION}, as {{interval: 30}}, or off"),
+        ("[]", f"health: {SECTION}, as {{interval: 30}}, or off"),
+        ("{interval: 0}", "health.interval: must be more than 0"),
+        ("{interval: 30s}", "health.interval: must be a number, not text"),
+        ("{interval: '30'}", "health.interval: must be a number, not text; write it without quotes"),
+        ("{interval: off}", "health.interval: must be a number, not yes/no"),
+        ("{interval: 86401}", "health.interval: must be at most 86400"),
+        ("{timeout: 0}", "health.timeout: must be more than 0"),
+        ("{timeout: .inf}", "health.timeout: must be a finite number"),
+        ("{startup_timeout: -1}", "health.startup_timeout: must be more than 0"),
+        ("{startup_timeout: off}", "health.startup_timeout: must be a number, not yes/no"),
+        ("{failures: 0}", "health.failures: must be at least 1"),
+        ("{failures: 1001}", "health.failures: must be at most 1000"),
+        ("{failures: 1.5}", "health.failures: must be a whole number, without a decimal point"),
+        ("{path: x}", "health.path: must begin with / and hold no spaces, as /health"),
+        ("{path: ''}", "health.path: must begin with / and hold no spaces, as /health"),
+        ("{path: http://localhost/health}", "health.path: must begin with / and hold no spaces, as /health"),
+        ("{path: /a b}", "health.path: must begin with / and hold no spaces, as /health"),
+        ('{path: "/a\\r\\n"}', "health.path: must begin with / and hold no spaces, as /health"),
+        ("{path: /ä}", "health.path: must begin with / and hold no spaces, as /health"),
+        ("{path: 1}", "health.path: must be text, not a number; put it in quotes"),
+    ],
+    ids=str,
+)
+def test_a_wrong_health_is_told(load: Load, written: str, message: str) -> None:
+    assert wrong(load, f'command: [x, "{{port}}"], health: {written}') == message
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("8GB", f"memory: {SECTION}, not text (known: required)"),
+        ("8", f"memory: {SECTION}, not a number (known: required)"),
+        ("off", f"memory: {SECTION}, not yes/no (known: required)"),
+        ("[8GB]", f"memory: {SECTION}, not a list (known: required)"),
+        ("{needed: 8GB}", "memory.needed: unknown key (known: required)"),
+        *(
+            (f"{{required: {size}}}", "memory.required: must be a size with its unit, as 8GB or 512MiB")
+            for size in (
+                *(
+                    "8",
+                    "8.5",
+                    "'8'",
+                    "0",
+                    "-8GB",
+                    "+8GB",
+                    ".5GB",
+                    "8.GB",
+                    "8G",
+                    "8Gi",
+                    "8B",
+                    "8GBs",
+                    "8PB",
+                    "GB",
+                    "80%",
+                ),
+                *("1e3GB", "0x8GB", "1_000GB", "8  GB", "' 8GB'", '"8GB\\n"', "'8,5GB'", "1:30", "yes", "[8GB]", "''"),
+                *("٣GB", "8\N{KELVIN SIGN}B", "8M\N{LATIN SMALL LETTER DOTLESS I}B", "{GB: 8}"),
+            )
+        ),
+        *((f"{{required: {size}}}", "memory.required: must be more than 0") for size in ("0GB", "0.0 MiB", "0.0001KB")),
+        *(
+            (f"{{required: {size}}}", "memory.required: must be at most 1000TB; look at its unit")
+            for size in ("1000.1TB", "1000TiB", "16384TB", "9" * 400 + "KB", "9" * 307 + ".5TiB")
+        ),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_wrong_memory_is_told(load: Load, written: str, message: str) -> None:
+    assert wrong(load, f"model_path: x, memory: {written}") == message
+
+
+def test_each_mistake_in_a_mapping_of_a_model_is_told_at_its_own_place(load: Load) -> None:
+    text = """\
+models:
+  - name: a
+    command: [x, "{port}"]
+    restart:
+      policy: sometimes
+      delay: -1
+      max_failures: 0
+      tries: 3
+    health:
+      path: health
+      timeout: 5s
+    memory:
+      required: 8
+"""
+    assert [line.split(": ")[:2] for line in problems(load, text)] == [
+        ["hub.yaml:5:7", "models[0].restart.policy"],
+        ["hub.yaml:6:7", "models[0].restart.delay"],
+        ["hub.yaml:7:7", "models[0].restart.max_failures"],
+        ["hub.yaml:8:7", "models[0].restart.tries"],
+        ["hub.yaml:10:7", "models[0].health.path"],
+        ["hub.yaml:11:7", "models[0].health.timeout"],
+        ["hub.yaml:13:7", "models[0].memory.required"],
+    ]
+
+
+def test_a_wrong_word_is_told_at_its_key(load: Load) -> None:
+    text = "models:\n  - name: a\n    model_path: x\n    restart: sometimes\n    health: on\n"
+    assert [line.split(": ")[:2] for line in problems(load, text)] == [
+        ["hub.yaml:4:5", "models[0].restart"],
+        ["hub.yaml:5:5", "models[0].health"],
+    ]
+
+
+# Combinations that can only be mistakes, and those that merely look odd.
+
+
+@pytest.mark.parametrize(
+    ("written", "column", "longest"),
+    [("{delay: 30, max_delay: 20}", 15, "20"), ("{max_delay: 0.5, delay: 1}", 31, "0.5"), ("{delay: 60.5}", 15, "60")],
+    ids=["both-written", "in-any-order", "max-delay-by-default"],
+)
+def test_a_delay_that_max_delay_would_cut_is_told(load: Load, written: str, column: int, longest: str) -> None:
+    line = problem(load, f"models:\n  - name: a\n    model_path: x\n    restart: {written}\n")
+    said = f"is more than max_delay, which is {longest}; raise that too"
+    assert line == f"hub.yaml:4:{column}: models[0].restart.delay: {said}"
+
+
+def test_a_path_is_for_servers_that_are_asked_for_one(load: Load) -> None:
+    said = "health.path: is for `command:` models; mlx_lm server is asked for one token"
+    assert wrong(load, "model_path: x, health: {interval: 5, path: /health}") == said
+
+
+@pytest.mark.parametrize("health", ["{path: /x}", "{interval: 5}"])
+@pytest.mark.parametrize("command", ["command: [x]", "command: [x, port], env: {PORT: port}"])
+def test_a_server_without_a_port_cannot_be_asked(load: Load, command: str, health: str) -> None:
+    assert wrong(load, f"{command}, health: {health}") == (
+        "health: cannot be asked without a port; write {port} in `command:`, or the server's own as `port:`;"
+        " or `health: off`"
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'command: [x, "--port={port}"]',
+        'command: [x], env: {PORT: "{port}"}',
+        "command: [x, --port, 5000], port: 5000",
+    ],
+    ids=["in-the-command", "in-the-environment", "of-its-own"],
+)
+def test_a_server_with_a_port_can_be_asked(load: Load, command: str) -> None:
+    assert model(load, f"{command}, health: {{path: /x}}").health == HealthSettings(path="/x")
+
+
+def test_what_cannot_be_read_is_not_called_a_server_without_a_port(load: Load) -> None:
+    for entry in ('command: "x {port}", health: {path: /x}', "command: {port: 1}, health: {path: /x}"):
+        assert wrong(load, entry).startswith("command: must be a list, not ")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "restart: {delay: 60}",
+        "restart: {delay: 5, max_delay: 5}",
+        "restart: {max_delay: 0.5}",
+        "restart: {delay: 0}",
+        "restart: {policy: never, delay: 5}",
+        "restart: {reset_after: 900, window: 600}",
+        "restart: {max_failures: 1}",
+        "restart: {max_failures: 1000000}",
+        "restart: {delay: 600, max_delay: 600, window: 60}",
+        "restart: {factor: 1, jitter: 1}",
+        "health: {interval: 1}",
+        "health: {timeout: 60}",
+        "health: {startup_timeout: 1}",
+        "health: {failures: 1000}",
+        "health: off, restart: never",
+        "memory: {required: 1KB}",
+    ],
+)
+def test_what_merely_looks_odd_is_the_users_own_choice(load: Load, entry: str) -> None:
+    assert load(f"models: [{{name: a, model_path: x, {entry}}}]\n").warnings == ()
+
+
+def test_one_anchor_may_hold_what_many_models_share(load: Load) -> None:
+    first, second, third = load(
+        """\
+models:
+  - {name: a, model_path: x, restart: &r {delay: 5}, health: &h {interval: 9}, memory: &m {required: 1GB}}
+  - {name: b, model_path: x, restart: {<<: *r, policy: always}, health: {<<: *h, failures: 1}, memory: *m}
+  - {name: c, model_path: x, restart: {<<: *r, delay: }, health: off, memory: {<<: *m, required: 2GB}}
+"""
+    ).models
+    assert (first.restart, second.restart) == (RestartSettings(delay=5), RestartSettings(policy="always", delay=5))
+    assert (second.health, third.health) == (HealthSettings(interval=9, failures=1), None)
+    assert [each.memory.required for each in (first, second, third)] == [10**9, 10**9, 2 * 10**9]
+    assert third.restart == RestartSettings()
 
 
 def test_a_word_that_only_ends_like_a_flag_of_the_hub_is_the_users_own(load: Load) -> None:
@@ -994,7 +1356,8 @@ class Options(BaseModel):
     many: dict[str, Nested] = {}
     maybe: Nested | None = None
     tagged: Annotated[Nested | Other, Field(discriminator="kind")] = Nested()
-    below: Annotated[float, Field(lt=10)] = 1.0
+    below: Annotated[float, Field(lt=9.5)] = 1.0
+    above: Annotated[float, Field(gt=20)] = 21.0
 
 
 @pytest.mark.parametrize(
@@ -1016,7 +1379,8 @@ class Options(BaseModel):
         ("tagged", {"kind": SECRET}, "tagged", "needs a 'kind': 'plain', 'other'"),
         ("tagged", {"kind": "plain", "depth": 9}, "tagged.depth", "must be less than 3"),
         ("tagged", {"kind": "other"}, "tagged.token", "is required"),
-        ("below", 10, "below", "must be less than 10.0"),
+        ("below", 10, "below", "must be less than 9.5"),
+        ("above", 1, "above", "must be more than 20"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -1073,6 +1437,13 @@ def test_what_is_right_is_given_back() -> None:
                 f"model_path: x, default: {SECRET}",
                 f"model_path: x, port: {SECRET}",
                 f"model_path: x, restart: {SECRET}",
+                f"model_path: x, restart: {{policy: {SECRET}}}",
+                f"model_path: x, restart: {{delay: {SECRET}}}",
+                f"model_path: x, health: {SECRET}",
+                f"model_path: x, health: {{path: {SECRET}}}",
+                f"model_path: x, health: {{timeout: {SECRET}}}",
+                f"model_path: x, memory: {SECRET}",
+                f"model_path: x, memory: {{required: {SECRET}}}",
                 f"model_path: x, stop_timeout: {SECRET}",
                 f"model_path: x, options: {SECRET}",
                 f"model_path: x, options: {{api-key: [{SECRET}]}}",
@@ -1140,7 +1511,9 @@ models:
     default: no
   - name: cmd
     command: [my-server, --port, "{port}"]
-    health: {path: /x}
+    health: {path: /x, interval: 5}
+    restart: {policy: always, max_failures: 3}
+    memory: {required: 8GB}
     stop_timeout: 3
 """
 
@@ -1249,6 +1622,9 @@ def test_any_value_under_any_key_is_loaded_or_told_with_that_key(tmp_path: Path)
             told(f"{key}: {value}\n" + (MODELS if key != "models" else ""), key)
         for key in {*ModelSettings.model_fields} - {"name", "command"}:
             told(f"models: [{{name: a, command: [x], {key}: {value}}}]\n", key)
+        for section, nested in (("restart", RestartSettings), ("health", HealthSettings), ("memory", MemorySettings)):
+            for key in nested.model_fields:
+                told(f"models: [{{name: a, model_path: x, {section}: {{{key}: {value}}}}}]\n", key)
         for key in ("name", "command"):
             told(f"models: [{{{'name: a, ' * (key != 'name')}model_path: x, {key}: {value}}}]\n", key)
         for key in GroupSettings.model_fields:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import random
+import socket
 import sys
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlxhub_core.errors import GroupFullError, HubError, HubStateError, LaunchError, UnknownModelError
+from mlxhub_core.errors import (
+    GroupFullError,
+    HubError,
+    HubStateError,
+    LaunchError,
+    MemoryShortError,
+    UnknownModelError,
+)
+from mlxhub_core.events import Failure, Reason
 from mlxhub_core.launch import Launch
 from mlxhub_core.probes import ProbeResult, Question, Target
 from mlxhub_core.process import Exit
-from mlxhub_core.settings import HealthSettings, load_settings
+from mlxhub_core.settings import HealthSettings, HubSettings, load_settings
 from mlxhub_core.states import ALIVE, MOVES, ModelState, ModelStatus
 from mlxhub_core.supervisor import Supervisor
 from mlxhub_core.supervisor import messages as say
 from mlxhub_core.testing import FakeClock
+from mlxhub_core.vitals import Vitals
 
 PROGRAM = f'["{sys.executable}"]'
 SERVER = f'["{sys.executable}", "{{port}}"]'
@@ -70,10 +81,11 @@ class FakeMachine:
 
     def __init__(self) -> None:
         self.available = 16_000_000_000
+        self.returning: list[int] = []
         self.kills: int | None = 0
 
     def available_memory(self) -> int:
-        return self.available
+        return self.returning.pop(0) if self.returning else self.available
 
     def total_memory(self) -> int:
         return 32_000_000_000
@@ -94,6 +106,7 @@ class Play:
         self.machine = FakeMachine()
         self.bugs: list[BaseException] = []
         self.broken: set[str] = set()
+        self.luck = 0.0
         self.on_event: Callable[[str], object] = lambda hook: None
         self.supervisor = Supervisor(
             self._publish,
@@ -103,8 +116,9 @@ class Play:
             machine=self.machine,
             clock=self.clock,
             wall=self.clock,
-            jitter=lambda: 0.0,
+            jitter=lambda: self.luck,
         )
+        self._settings: dict[str, HubSettings] = {}
         self.result = self.reload(text)
 
     def _publish(self, hook: str, arguments: dict[str, Any]) -> None:
@@ -118,9 +132,17 @@ class Play:
         self.processes.setdefault(log.stem, []).append(process)
         return process
 
+    def settings(self, text: str) -> HubSettings:
+        if text not in self._settings:
+            self.path.write_text(text)
+            self._settings[text] = load_settings(self.path)
+        return self._settings[text]
+
     def reload(self, text: str) -> Future[Any]:
-        self.path.write_text(text)
-        return self.tell(lambda reply: say.Apply(load_settings(self.path), reply))
+        return self.tell(lambda reply: say.Apply(self.settings(text), reply))
+
+    def plan(self, text: str) -> Future[Any]:
+        return self.tell(lambda reply: say.Preview(self.settings(text), reply))
 
     def tell(self, message: Callable[[Future[Any]], say.Message]) -> Future[Any]:
         reply: Future[Any] = Future()
@@ -155,12 +177,29 @@ class Play:
             question.answer(ProbeResult(ready, **{"detail": "" if ready else "HTTP 503", **more}))
         self.settle()
 
+    def asked(self, *, after: float) -> Asked:
+        """The only question, which must have come just then and not before."""
+        self.wait(after * 0.99)
+        assert self.probes == []
+        self.wait(after * 0.01 + 1e-6)
+        assert len(self.probes) == 1
+        return self.probes[0]
+
+    def miss(self, *, after: float, **more: Any) -> None:
+        self.asked(after=after)
+        self.answer(ready=False, **more)
+
     def settle(self) -> None:
         self.supervisor.actor.drain()
         assert not self.bugs, self.bugs
 
     def process(self, name: str) -> FakeProcess:
         return self.processes[name][-1]
+
+    def timers(self) -> list[say.Message]:
+        """What the loop would wake up for by itself, but for the health of its processes."""
+        timers = (message for _, _, timer, message in self.supervisor.actor._timers if not timer.cancelled)
+        return [message for message in timers if not isinstance(message, say.ProbeDue | say.StartupDue)]
 
     def status(self, name: str) -> ModelStatus:
         return next(status for status in self.supervisor.status() if status.name == name)
@@ -176,7 +215,7 @@ def _words(hook: str, args: dict[str, Any]) -> str:
     if hook in ("model_stopped", "model_failed"):
         again = "" if event.restart_in is None else f" in {event.restart_in}"
         return f"{word} {args['exit_code']} {event.reason}{again}"
-    return f"{word} {event.reason}" if hook == "model_started" else word
+    return f"{word} {event.reason}" if hook in ("model_started", "model_unhealthy") else word
 
 
 def model(name: str, *, command: str = PROGRAM, **keys: str) -> str:
@@ -430,14 +469,6 @@ def test_an_answer_to_the_question_about_an_earlier_process_is_not_believed(tmp_
     assert play.status("a").state is ModelState.STARTING
 
 
-def test_nobody_asks_again_once_a_model_has_answered(tmp_path: Path) -> None:
-    play = Play(tmp_path, hub(model("a", default="true", command=SERVER)))
-    play.wait(1.0)
-    play.answer(ready=True)
-    play.wait(1000.0)
-    assert play.probes == []
-
-
 def test_the_envelope_tells_the_run_its_end_and_its_last_words(play: Play) -> None:
     play.wait(12.5)
     play.end("a", -9)
@@ -548,7 +579,9 @@ def test_a_full_group_refuses_and_names_what_runs(tmp_path: Path) -> None:
     error = play.start("b").exception()
     assert isinstance(error, GroupFullError)
     assert "group 'big' is full (max_loaded: 1); running: a" in str(error)
-    assert play.story("b") == []
+    assert play.story("b") == ["failed None spawn_error"]
+    assert play.status("b").state is ModelState.FAILED
+    assert play.status("b").reason == str(error)
 
 
 def test_a_start_waits_for_a_place_that_is_being_freed(tmp_path: Path) -> None:
@@ -576,11 +609,13 @@ def test_a_crash_frees_the_place_and_the_restart_waits_for_one(tmp_path: Path) -
     assert play.start("b").result() is None
     play.wait(1.0)
     assert play.status("a").state is ModelState.BACKOFF
-    assert play.status("a").reason == "waits for a place in its group, or for its port"
+    assert play.status("a").reason == "group 'big' is full (max_loaded: 1); running: b; stop one of them first"
+    assert play.timers() == [], "nobody needs to look again and again"
     play.stop("b")
+    assert play.status("a").reason == "waits for a place in group 'big'"
     play.end("b", -15)
-    play.wait(1.0)
-    assert play.status("a").state is ModelState.READY
+    assert play.status("a").state is ModelState.READY, "at once, and not at some later look"
+    assert play.status("a").restarts == 1
 
 
 def test_a_stop_takes_a_waiting_model_out_of_the_queue(tmp_path: Path) -> None:
@@ -717,6 +752,1330 @@ def test_who_is_stopped_after_a_kill_gets_no_grace(play: Play) -> None:
     play.supervisor.kill()
     play.shutdown()
     assert play.process("a").graces == [0.0]
+
+
+# Health of a model that was ready.
+
+SILENCE: list[Step] = [lambda p: p.miss(after=30), lambda p: p.miss(after=5), lambda p: p.miss(after=5)]
+"""Three questions in a row without an answer: one more than is forgiven."""
+
+
+def server(name: str = "a", **keys: str) -> str:
+    return model(name, **{"default": "true", "command": SERVER, **keys})
+
+
+def ready(tmp_path: Path, **keys: str) -> Play:
+    """A server that has just become ready."""
+    play = Play(tmp_path, hub(server(**keys)))
+    play.asked(after=0.05)
+    play.answer(ready=True)
+    assert play.status("a").state is ModelState.READY
+    return play
+
+
+def well(p: Play) -> None:
+    p.asked(after=30)
+    p.answer(ready=True)
+
+
+def dead(p: Play) -> None:
+    p.miss(after=30, final=True, detail="generation thread died: out of luck")
+
+
+SICK: dict[str, tuple[str, list[Step], list[str], ModelState]] = {
+    "two misses are forgiven, and an answer forgets them": (
+        "on-failure",
+        [*SILENCE[:2], lambda p: p.asked(after=5), lambda p: p.answer(ready=True), *SILENCE[:2]],
+        [],
+        ModelState.READY,
+    ),
+    "three misses in a row are one too many": (
+        "on-failure",
+        [*SILENCE],
+        ["unhealthy unhealthy"],
+        ModelState.STOPPING,
+    ),
+    "an unhealthy process is ended and started again": (
+        "on-failure",
+        [*SILENCE, lambda p: p.end("a", -15), lambda p: p.wait(1)],
+        ["unhealthy unhealthy", "failed -15 unhealthy in 1.0", "restarting", "started restart"],
+        ModelState.STARTING,
+    ),
+    "also with always": (
+        "always",
+        [*SILENCE, lambda p: p.end("a", -15), lambda p: p.wait(1)],
+        ["unhealthy unhealthy", "failed -15 unhealthy in 1.0", "restarting", "started restart"],
+        ModelState.STARTING,
+    ),
+    "it has failed even if it then ends with 0": (
+        "on-failure",
+        [*SILENCE, lambda p: p.end("a", 0)],
+        ["unhealthy unhealthy", "failed 0 unhealthy in 1.0", "restarting"],
+        ModelState.BACKOFF,
+    ),
+    "with never it is left alone, and told once": (
+        "never",
+        [*SILENCE, *[lambda p: p.miss(after=30)] * 5],
+        ["unhealthy unhealthy"],
+        ModelState.UNHEALTHY,
+    ),
+    "with never it may recover": (
+        "never",
+        [*SILENCE, well],
+        ["unhealthy unhealthy", "recovered"],
+        ModelState.READY,
+    ),
+    "who has recovered is forgiven as much as before": (
+        "never",
+        [*SILENCE, well, *SILENCE[:2]],
+        ["unhealthy unhealthy", "recovered"],
+        ModelState.READY,
+    ),
+    "who has recovered may fall ill again": (
+        "never",
+        [*SILENCE, well, *SILENCE],
+        ["unhealthy unhealthy", "recovered", "unhealthy unhealthy"],
+        ModelState.UNHEALTHY,
+    ),
+    "a final answer needs no second": (
+        "on-failure",
+        [dead, lambda p: p.end("a", -15)],
+        ["unhealthy unhealthy", "failed -15 unhealthy in 1.0", "restarting"],
+        ModelState.BACKOFF,
+    ),
+    "with never even a final answer ends nothing": (
+        "never",
+        [dead, dead],
+        ["unhealthy unhealthy"],
+        ModelState.UNHEALTHY,
+    ),
+    "a final answer that was wrong": (
+        "never",
+        [dead, well],
+        ["unhealthy unhealthy", "recovered"],
+        ModelState.READY,
+    ),
+    "a crash between two misses is a crash": (
+        "on-failure",
+        [*SILENCE[:2], lambda p: p.end("a", 3)],
+        ["failed 3 crash in 1.0", "restarting"],
+        ModelState.BACKOFF,
+    ),
+    "who is unhealthy may end by itself": (
+        "never",
+        [*SILENCE, lambda p: p.end("a", 0)],
+        ["unhealthy unhealthy", "stopped 0 exit"],
+        ModelState.STOPPED,
+    ),
+    "who is unhealthy may crash": (
+        "never",
+        [*SILENCE, lambda p: p.end("a", 3)],
+        ["unhealthy unhealthy", "failed 3 crash"],
+        ModelState.FAILED,
+    ),
+    "who is unhealthy may be killed": (
+        "never",
+        [*SILENCE, lambda p: p.end("a", -9)],
+        ["unhealthy unhealthy", "failed -9 signal"],
+        ModelState.FAILED,
+    ),
+    "an operator stops an unhealthy one": (
+        "never",
+        [*SILENCE, lambda p: p.stop("a"), lambda p: p.end("a", -15), lambda p: p.wait(1000)],
+        ["unhealthy unhealthy", "stopped -15 operator"],
+        ModelState.STOPPED,
+    ),
+    "starting an unhealthy one does nothing, as it runs": (
+        "never",
+        [*SILENCE, lambda p: p.start("a").result(timeout=0)],
+        ["unhealthy unhealthy"],
+        ModelState.UNHEALTHY,
+    ),
+    "an operator restarts an unhealthy one": (
+        "never",
+        [*SILENCE, lambda p: p.restart("a"), lambda p: p.end("a", -15)],
+        ["unhealthy unhealthy", "stopped -15 operator", "started operator"],
+        ModelState.STARTING,
+    ),
+    "an operator's stop while the hub ends it makes it a stop": (
+        "on-failure",
+        [*SILENCE, lambda p: p.stop("a"), lambda p: p.end("a", -15), lambda p: p.wait(1000)],
+        ["unhealthy unhealthy", "stopped -15 operator"],
+        ModelState.STOPPED,
+    ),
+    "an operator's start while the hub ends it does not wait for the back-off": (
+        "on-failure",
+        [*SILENCE, lambda p: p.start("a"), lambda p: p.end("a", -15), lambda p: p.wait(5)],
+        ["unhealthy unhealthy", "failed -15 unhealthy in 1.0", "restarting", "started operator"],
+        ModelState.STARTING,
+    ),
+    "an operator's restart while the hub ends it": (
+        "on-failure",
+        [*SILENCE, lambda p: p.restart("a"), lambda p: p.end("a", -15), lambda p: p.wait(5)],
+        ["unhealthy unhealthy", "stopped -15 operator", "started operator"],
+        ModelState.STARTING,
+    ),
+    "shutdown while the hub ends it": (
+        "on-failure",
+        [*SILENCE, lambda p: p.shutdown(), lambda p: p.end("a", -15), lambda p: p.wait(1000)],
+        ["unhealthy unhealthy", "stopped -15 hub_shutdown"],
+        ModelState.STOPPED,
+    ),
+    "a reload while the hub ends it changes nothing": (
+        "on-failure",
+        [*SILENCE, lambda p: p.reload(hub(server(env="{A: b}"))), lambda p: p.end("a", -15), lambda p: p.wait(1)],
+        ["unhealthy unhealthy", "failed -15 unhealthy in 1.0", "restarting", "started restart"],
+        ModelState.STARTING,
+    ),
+    "never, said while the hub ends it, keeps it from starting again": (
+        "on-failure",
+        [*SILENCE, lambda p: p.reload(hub(server(restart="never"))), lambda p: p.end("a", -15), lambda p: p.wait(1000)],
+        ["unhealthy unhealthy", "failed -15 unhealthy"],
+        ModelState.FAILED,
+    ),
+    "on-failure, said when it is unhealthy, ends it after the next miss": (
+        "never",
+        [*SILENCE, lambda p: p.reload(hub(server(restart="on-failure"))), lambda p: p.miss(after=30)],
+        ["unhealthy unhealthy"],
+        ModelState.STOPPING,
+    ),
+    "a changed model that is unhealthy is restarted by the reload": (
+        "never",
+        [*SILENCE, lambda p: p.reload(hub(server(env="{A: b}"))), lambda p: p.end("a", -15)],
+        ["unhealthy unhealthy", "stopped -15 reload", "started reload"],
+        ModelState.STARTING,
+    ),
+    "whatever it answers while it is ended does not matter": (
+        "on-failure",
+        [
+            lambda p: p.asked(after=30), lambda p: p.stop("a"), lambda p: p.answer(ready=False, final=True),
+            lambda p: p.wait(1000), lambda p: p.end("a", 0),
+        ],
+        ["stopped 0 operator"],
+        ModelState.STOPPED,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "steps", "expected", "state"), SICK.values(), ids=SICK.keys())
+def test_history_of_a_model_that_was_ready(
+    tmp_path: Path, policy: str, steps: list[Step], expected: list[str], state: ModelState
+) -> None:
+    play = ready(tmp_path, restart=policy)
+    for step in steps:
+        step(play)
+    assert play.story("a")[2:] == expected
+    assert play.status("a").state is state
+
+
+def test_an_unhealthy_process_gets_the_models_own_patience_before_it_is_killed(tmp_path: Path) -> None:
+    play = ready(tmp_path, stop_timeout="7")
+    for step in SILENCE:
+        step(play)
+    assert play.process("a").graces == [7.0]
+    assert not play.process("a").killed
+    play.end("a", -9, forced=True)
+    event = next(args["event"] for hook, args in play.events if hook == "model_failed")
+    assert (event.reason, event.forced, event.signal) == (Reason.UNHEALTHY, True, "SIGKILL")
+
+
+def test_a_forced_end_of_an_unhealthy_process_that_an_operator_stopped_is_a_forced_stop(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    for step in SILENCE:
+        step(play)
+    reply = play.stop("a")
+    play.supervisor.kill()
+    play.settle()
+    assert play.process("a").killed
+    assert not reply.done()
+    play.end("a", -9, forced=True)
+    assert reply.done()
+    hook, args = play.events[-1]
+    assert (hook, args["event"].reason, args["event"].forced) == ("model_stopped", Reason.OPERATOR, True)
+
+
+def test_a_model_that_is_removed_while_the_hub_ends_it_is_stopped_and_forgotten(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    for step in SILENCE:
+        step(play)
+    reply = play.reload(hub(model("b")))
+    play.end("a", -15)
+    assert reply.result(timeout=0).stopped == ("a",)
+    assert play.story("a")[-1] == "stopped -15 reload"
+    play.wait(1000)
+    assert [status.name for status in play.supervisor.status()] == ["b"]
+
+
+def test_the_reason_of_unhealthy_is_a_sentence_and_is_told_everywhere_the_same(tmp_path: Path) -> None:
+    play = ready(tmp_path, restart="never")
+    for after in (30, 5, 5):
+        play.miss(after=after, detail="no answer within 5 s")
+    hook, args = play.events[-1]
+    assert hook == "model_unhealthy"
+    assert args["reason"] == "no answer within 5 s, 3 times in a row"
+    assert args["event"].detail == args["reason"] == play.status("a").reason
+    assert args["event"].reason is Reason.UNHEALTHY
+    assert args["event"].run_id == play.events[0][1]["event"].run_id
+
+
+def test_a_final_answer_carries_the_servers_own_cause_to_the_failure(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    dead(play)
+    assert play.events[-1][1]["reason"] == "generation thread died: out of luck"
+    play.end("a", -15)
+    failure = play.status("a").last_failure
+    assert failure is not None
+    assert (failure.reason, failure.exit_code) == (Reason.UNHEALTHY, -15)
+    assert failure.detail == "generation thread died: out of luck"
+    assert play.status("a").reason == failure.detail
+
+
+def test_a_cause_that_shows_later_takes_the_place_of_the_first_guess(tmp_path: Path) -> None:
+    play = ready(tmp_path, restart="never")
+    for step in SILENCE:
+        step(play)
+    dead(play)
+    assert play.status("a").reason == "generation thread died: out of luck"
+    assert play.story("a")[2:] == ["unhealthy unhealthy"]
+
+
+def test_a_recovery_tells_how_long_it_took_and_clears_the_reason(tmp_path: Path) -> None:
+    play = ready(tmp_path, restart="never")
+    for step in SILENCE:
+        step(play)
+    ready_at = play.status("a").ready_at
+    play.miss(after=30)
+    well(play)
+    assert play.events[-1][0] == "model_recovered"
+    assert play.events[-1][1]["unhealthy_seconds"] == pytest.approx(60.0, abs=0.01)
+    assert play.status("a").reason is None
+    assert play.status("a").ready_at == ready_at, "it is the same process, and first answered then"
+
+
+def test_a_ready_model_is_asked_whether_it_lives_and_not_again_whether_it_has_loaded(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(server(health="{interval: 12, timeout: 2, failures: 2}")))
+    assert play.asked(after=0.05).question is Question.READY
+    play.answer(ready=True)
+    assert play.asked(after=12).question is Question.ALIVE
+    play.answer(ready=False)
+    assert play.asked(after=2).question is Question.ALIVE, "after a miss sooner: min(interval, timeout)"
+    play.answer(ready=False)
+    assert play.status("a").state is ModelState.STOPPING, "failures: 2"
+
+
+def test_a_miss_is_not_followed_later_than_the_interval(tmp_path: Path) -> None:
+    play = ready(tmp_path, health="{interval: 3, timeout: 50}")
+    play.miss(after=3)
+    play.miss(after=3)
+
+
+def test_a_question_is_not_repeated_while_it_is_open(tmp_path: Path) -> None:
+    play = ready(tmp_path, health="{interval: 3, timeout: 50}")
+    play.asked(after=3)
+    play.wait(1000)
+    assert len(play.probes) == 1
+
+
+def test_an_answer_that_comes_twice_counts_once(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    asked = play.asked(after=30)
+    for _ in range(5):
+        asked.answer(ProbeResult(ok=False, detail="no answer"))
+        play.settle()
+    assert play.status("a").state is ModelState.READY
+    play.probes.clear()
+    play.asked(after=5)
+
+
+def test_an_answer_about_an_earlier_process_neither_harms_nor_helps_the_new_one(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    asked = play.asked(after=30)
+    play.probes.clear()
+    play.end("a", 3)
+    play.wait(1.0)
+    play.asked(after=0.05)
+    for result in (ProbeResult(ok=True), ProbeResult(ok=False, detail="dead", final=True)):
+        asked.answer(result)
+        play.settle()
+        assert play.status("a").state is ModelState.STARTING
+    assert play.story("a")[-1] == "started restart"
+
+
+def test_a_model_that_could_not_be_asked_once_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    play = ready(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeProbe, "ask", no_thread)
+        play.clock.advance(30)
+        play.supervisor.actor.drain()
+    assert [str(bug) for bug in play.bugs] == ["can't start new thread"]
+    play.bugs.clear()
+    assert play.status("a").state is ModelState.READY, "that the hub could not ask says nothing about the model"
+    well(play)
+
+
+# Time to start.
+
+
+def starting(tmp_path: Path, **keys: str) -> Play:
+    """A server that has been asked once, and should be ready within a minute."""
+    play = Play(tmp_path, hub(server(**{"health": "{startup_timeout: 60}", **keys})))
+    play.asked(after=0.05)
+    return play
+
+
+def used(*, cpu: float = 0.0, memory: int = 0, log: int = 0, available: int = 16_000_000_000) -> Vitals:
+    return Vitals(cpu, memory, log, available)
+
+
+def stuck(p: Play) -> None:
+    p.miss(after=30, vitals=used())
+
+
+LATE: list[Step] = [lambda p: p.wait(60), lambda p: p.answer(ready=False, vitals=used())]
+STARTUPS: dict[str, tuple[str, list[Step], list[str], ModelState]] = {
+    "before its time is over nothing is said": (
+        "on-failure",
+        [lambda p: p.wait(59.9), lambda p: p.answer(ready=False)],
+        [],
+        ModelState.STARTING,
+    ),
+    "when its time is over it is unhealthy, and lives": (
+        "on-failure",
+        [*LATE],
+        ["unhealthy startup_timeout"],
+        ModelState.UNHEALTHY,
+    ),
+    "stuck for two questions": (
+        "on-failure",
+        [*LATE, stuck, stuck],
+        ["unhealthy startup_timeout"],
+        ModelState.UNHEALTHY,
+    ),
+    "stuck for three questions": (
+        "on-failure",
+        [*LATE, stuck, stuck, stuck, lambda p: p.end("a", -15)],
+        ["unhealthy startup_timeout", "failed -15 startup_timeout in 1.0", "restarting"],
+        ModelState.BACKOFF,
+    ),
+    "with never it stays for ever": (
+        "never",
+        [*LATE, *[stuck] * 9],
+        ["unhealthy startup_timeout"],
+        ModelState.UNHEALTHY,
+    ),
+    "it answers after all": (
+        "on-failure",
+        [*LATE, stuck, stuck, well],
+        ["unhealthy startup_timeout", "ready"],
+        ModelState.READY,
+    ),
+    "nobody is too late who is ready": (
+        "on-failure",
+        [lambda p: p.answer(ready=True), well, well, well],
+        ["ready"],
+        ModelState.READY,
+    ),
+    "it dies of something else while it is late": (
+        "on-failure",
+        [*LATE, dead, lambda p: p.end("a", -15)],
+        ["unhealthy startup_timeout", "failed -15 unhealthy in 1.0", "restarting"],
+        ModelState.BACKOFF,
+    ),
+    "it is dead before it ever lived": (
+        "on-failure",
+        [lambda p: p.answer(ready=False, final=True, detail="dead"), lambda p: p.end("a", 1)],
+        ["unhealthy unhealthy", "failed 1 unhealthy in 1.0", "restarting"],
+        ModelState.BACKOFF,
+    ),
+    "it crashes while it is late": (
+        "on-failure",
+        [*LATE, lambda p: p.end("a", 3)],
+        ["unhealthy startup_timeout", "failed 3 crash in 1.0", "restarting"],
+        ModelState.BACKOFF,
+    ),
+    "it is stopped while it starts": (
+        "on-failure",
+        [lambda p: p.stop("a"), lambda p: p.wait(60), lambda p: p.end("a", -15)],
+        ["stopped -15 operator"],
+        ModelState.STOPPED,
+    ),
+    "it is stopped while it is late": (
+        "on-failure",
+        [*LATE, lambda p: p.stop("a"), lambda p: p.end("a", -15)],
+        ["unhealthy startup_timeout", "stopped -15 operator"],
+        ModelState.STOPPED,
+    ),
+    "it is stopped while the hub ends it for being late": (
+        "on-failure",
+        [*LATE, stuck, stuck, stuck, lambda p: p.stop("a"), lambda p: p.end("a", -15), lambda p: p.wait(1000)],
+        ["unhealthy startup_timeout", "stopped -15 operator"],
+        ModelState.STOPPED,
+    ),
+    "it is restarted while it starts, and the time begins anew": (
+        "on-failure",
+        [lambda p: p.wait(50), lambda p: p.restart("a"), lambda p: p.end("a", -15), lambda p: p.wait(59)],
+        ["stopped -15 operator", "started operator"],
+        ModelState.STARTING,
+    ),
+    "the hub shuts down while it starts": (
+        "on-failure",
+        [lambda p: p.shutdown(), lambda p: p.end("a", -15)],
+        ["stopped -15 hub_shutdown"],
+        ModelState.STOPPED,
+    ),
+    "it ends by itself while it starts": (
+        "on-failure",
+        [lambda p: p.end("a", 0)],
+        ["stopped 0 exit"],
+        ModelState.STOPPED,
+    ),
+    "it ends by itself while it starts, and shall always run": (
+        "always",
+        [lambda p: p.end("a", 0), lambda p: p.wait(1)],
+        ["stopped 0 exit in 1.0", "restarting", "started restart"],
+        ModelState.STARTING,
+    ),
+}
+
+
+@pytest.mark.parametrize(("policy", "steps", "expected", "state"), STARTUPS.values(), ids=STARTUPS.keys())
+def test_history_of_a_model_that_starts(
+    tmp_path: Path, policy: str, steps: list[Step], expected: list[str], state: ModelState
+) -> None:
+    play = starting(tmp_path, restart=policy)
+    for step in steps:
+        step(play)
+    assert play.story("a")[1:] == expected
+    assert play.status("a").state is state
+
+
+@pytest.mark.parametrize(
+    ("each", "goes_on"),
+    [
+        (used(cpu=3.0), True),
+        (used(memory=10_000_000), True),
+        (used(memory=-10_000_000), True),
+        (used(log=10_000), True),
+        (used(cpu=0.3, memory=100_000, log=200), False),
+    ],
+    ids=["it computes", "it takes memory", "it gives memory back", "it writes its log", "it does next to nothing"],
+)
+def test_who_is_late_may_go_on_for_as_long_as_it_makes_progress(tmp_path: Path, each: Vitals, goes_on: bool) -> None:
+    play = starting(tmp_path)
+    play.wait(60)
+    play.answer(ready=False, vitals=used(memory=1_000_000_000))
+    for n in range(1, 10):
+        if play.status("a").state is ModelState.STOPPING:
+            break
+        grown = used(cpu=each.cpu_seconds * n, memory=1_000_000_000 + each.memory_bytes * n, log=each.log_bytes * n)
+        play.miss(after=30, vitals=grown)
+    assert play.status("a").state is (ModelState.UNHEALTHY if goes_on else ModelState.STOPPING)
+    assert play.story("a")[1:] == ["unhealthy startup_timeout"]
+
+
+def test_progress_forgives_the_misses_before_it(tmp_path: Path) -> None:
+    play = starting(tmp_path)
+    for step in (*LATE, stuck, stuck):
+        step(play)
+    play.miss(after=30, vitals=used(cpu=20))
+    for _ in range(2):
+        play.miss(after=30, vitals=used(cpu=20))
+    assert play.status("a").state is ModelState.UNHEALTHY
+    play.miss(after=30, vitals=used(cpu=20))
+    assert play.status("a").state is ModelState.STOPPING
+
+
+def test_being_late_is_told_with_the_time_and_the_last_answer(tmp_path: Path) -> None:
+    play = starting(tmp_path)
+    play.answer(ready=False, detail="HTTP 503 loading")
+    play.wait(60)
+    assert play.events[-1][1]["reason"] == "not ready after 60 s: HTTP 503 loading"
+    assert play.status("a").reason == "not ready after 60 s: HTTP 503 loading"
+    assert play.status("a").ready_at is None
+
+
+def test_a_late_start_counts_its_seconds_from_the_start(tmp_path: Path) -> None:
+    play = starting(tmp_path)
+    play.wait(300)
+    play.answer(ready=True)
+    assert play.events[-1][0] == "model_ready"
+    assert play.events[-1][1]["startup_seconds"] == pytest.approx(300.05, abs=0.01)
+
+
+# Health that changes while the model runs.
+
+
+def test_health_turned_off_makes_a_starting_model_ready_at_once_and_asks_no_more(tmp_path: Path) -> None:
+    play = starting(tmp_path)
+    assert play.reload(hub(server(health="off"))).result(timeout=0).unchanged == ("a",)
+    assert play.status("a").state is ModelState.READY
+    play.answer(ready=False, final=True)
+    play.wait(10_000)
+    assert play.probes == []
+    assert play.story("a") == ["started hub_start", "ready"]
+
+
+def test_health_turned_off_makes_an_unhealthy_model_well_at_once(tmp_path: Path) -> None:
+    play = ready(tmp_path, restart="never")
+    for step in SILENCE:
+        step(play)
+    play.reload(hub(server(restart="never", health="off")))
+    assert play.status("a").state is ModelState.READY
+    assert play.story("a")[-1] == "recovered"
+    play.wait(10_000)
+    assert play.probes == []
+
+
+def test_health_turned_off_leaves_alone_what_is_being_ended(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    dead(play)
+    play.reload(hub(server(health="off")))
+    assert play.status("a").state is ModelState.STOPPING
+    play.end("a", -15)
+    assert play.story("a")[2:] == ["unhealthy unhealthy", "failed -15 unhealthy in 1.0", "restarting"]
+
+
+def test_health_turned_on_has_a_running_model_asked_once_per_interval(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(server(health="off")))
+    play.wait(1000)
+    assert play.probes == []
+    text = hub(server(health="{interval: 20}"))
+    play.reload(text)
+    play.reload(text)
+    for _ in range(3):
+        assert play.asked(after=20).question is Question.ALIVE
+        play.answer(ready=True)
+    assert play.story("a") == ["started hub_start", "ready"]
+
+
+def test_turning_health_off_and_on_does_not_double_the_questions(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    on, off = hub(server()), hub(server(health="off"))
+    asked = play.asked(after=30)
+    for _ in range(3):
+        play.reload(off)
+        play.reload(on)
+    play.wait(1000)
+    assert play.probes == [asked], "the one that is still open"
+    play.answer(ready=True)
+    for _ in range(3):
+        well(play)
+
+
+def test_a_shorter_interval_does_not_wait_for_the_end_of_the_longer_one(tmp_path: Path) -> None:
+    play = ready(tmp_path, health="{interval: 3600}")
+    play.reload(hub(server(health="{interval: 5}")))
+    for _ in range(2):
+        play.asked(after=5)
+        play.answer(ready=True)
+
+
+def test_a_reload_that_leaves_health_as_it_was_does_not_put_off_the_question(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    for stop_timeout in ("1", "2"):
+        play.wait(10)
+        play.reload(hub(server(stop_timeout=stop_timeout)))
+    play.asked(after=10)
+
+
+def test_fewer_failures_are_heeded_with_the_next_miss(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    play.miss(after=30)
+    play.reload(hub(server(health="{failures: 2}")))
+    play.miss(after=5)
+    assert play.status("a").state is ModelState.STOPPING
+
+
+@pytest.mark.parametrize(("seconds", "late_after"), [(100, 50), (70, 20), (55, 5), (10, 0)])
+def test_a_changed_startup_timeout_counts_from_the_start_of_the_process(
+    tmp_path: Path, seconds: int, late_after: float
+) -> None:
+    play = starting(tmp_path)
+    play.wait(49.95)
+    play.reload(hub(server(health=f"{{startup_timeout: {seconds}}}")))
+    if late_after:
+        play.wait(late_after - 0.01)
+        assert play.status("a").state is ModelState.STARTING
+        play.wait(0.02)
+    assert play.status("a").state is ModelState.UNHEALTHY
+    assert play.status("a").reason == f"not ready after {seconds} s: no answer yet"
+
+
+@pytest.mark.parametrize("text", [hub(model("a", default="true")), hub(server(health="off"))], ids=["no port", "off"])
+def test_what_cannot_or_must_not_be_asked_is_ready_at_once_and_never_asked(tmp_path: Path, text: str) -> None:
+    play = Play(tmp_path, text)
+    assert play.story("a") == ["started hub_start", "ready"]
+    play.wait(10_000)
+    assert play.probes == []
+    assert play.timers() == []
+
+
+def test_health_that_changes_for_a_command_without_a_port_asks_nobody(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", default="true")))
+    for text in (hub(model("a", default="true", health="off")), hub(model("a", default="true"))) * 2:
+        play.reload(text)
+    play.wait(10_000)
+    assert play.probes == []
+    assert play.story("a") == ["started hub_start", "ready"]
+
+
+# Failures: their reasons, and the first and the last of a series.
+
+
+@pytest.mark.parametrize(
+    ("code", "tail", "kills", "available", "expected"),
+    [
+        (-6, "[METAL] Command buffer execution failed: Insufficient Memory (00000008:...)", 0, 9, "suspected_oom"),
+        (1, "MemoryError", 0, 9, "suspected_oom"),
+        (1, "RuntimeError: [metal::malloc] Attempting to allocate 1 bytes", None, 9, "suspected_oom"),
+        (-9, "loading", 1, 9, "suspected_oom"),
+        (-9, "loading", 0, 9, "signal"),
+        (-9, "loading", 0, 0, "signal"),
+        (-9, "loading", None, 0, "suspected_oom"),
+        (-9, "loading", None, 9, "signal"),
+        (-15, "loading", 1, 0, "signal"),
+        (1, "loading", 1, 0, "crash"),
+    ],
+    ids=[
+        "Metal says so",
+        "Python says so",
+        "MLX says so",
+        "the kernel counted a kill",
+        "the kernel counted none",
+        "the kernel counted none, though memory was low",
+        "no counter, and memory was low",
+        "no counter, and memory was not low",
+        "another signal",
+        "an exit code",
+    ],
+)
+def test_want_of_memory_is_suspected_on_evidence_only(
+    tmp_path: Path, code: int, tail: str, kills: int | None, available: int, expected: str
+) -> None:
+    play = ready(tmp_path)
+    play.machine.kills = None if kills is None else 7
+    play.restart("a")
+    play.end("a", -15)
+    play.asked(after=0.05)
+    play.answer(ready=True, vitals=used(available=available * 1_000_000_000))
+    play.machine.kills = None if kills is None else 7 + kills
+    play.end("a", code, tail=("first", tail, "last"))
+    assert play.story("a")[-2:] == [f"failed {code} {expected} in 1.0", "restarting"]
+    failure = play.status("a").last_failure
+    assert failure is not None
+    assert (failure.reason == Reason.SUSPECTED_OOM) == (failure.detail is not None), "the evidence goes with it"
+
+
+@pytest.mark.parametrize("by", ["operator", "hub"])
+def test_a_process_that_was_asked_to_end_was_not_killed_for_want_of_memory(tmp_path: Path, by: str) -> None:
+    play = ready(tmp_path)
+    if by == "operator":
+        play.stop("a")
+    else:
+        dead(play)
+    play.machine.kills = 3
+    play.end("a", -9, forced=True, tail=("MemoryError",))
+    assert play.story("a")[2:] in (
+        ["stopped -9 operator"],
+        ["unhealthy unhealthy", "failed -9 unhealthy in 1.0", "restarting"],
+    )
+
+
+def _codes(play: Play) -> tuple[int | None, int | None]:
+    first, last = play.status("a").first_failure, play.status("a").last_failure
+    return (first.exit_code if first else None, last.exit_code if last else None)
+
+
+def _first_of(play: Play, hook: str) -> Failure | None:
+    event = next(args["event"] for name, args in reversed(play.events) if name == hook)
+    assert isinstance(event.first_failure, Failure | None)
+    return event.first_failure
+
+
+def test_how_a_series_of_failures_began_is_kept_and_told(play: Play) -> None:
+    assert _codes(play) == (None, None)
+    play.end("a", 3, tail=("the cause",))
+    assert _codes(play) == (3, 3)
+    assert _first_of(play, "model_failed") is None, "this one is the first"
+    for code in (4, 5, 6, 7):
+        play.wait(60)
+        play.end("a", code)
+        assert _codes(play) == (3, code)
+        first = _first_of(play, "model_failed")
+        assert first is not None
+        assert (first.exit_code, first.log_tail) == (3, ("the cause",))
+    assert play.story("a")[-1] == "gave_up"
+    assert _first_of(play, "model_gave_up") == play.status("a").first_failure
+
+
+@pytest.mark.parametrize("what", ["a stable run", "a start by hand", "a restart by hand", "a reload"])
+def test_what_begins_a_new_series(play: Play, what: str) -> None:
+    play.end("a", 3)
+    play.wait(1)
+    play.end("a", 4)
+    assert _codes(play) == (3, 4)
+    if what == "a start by hand":
+        play.start("a")
+    else:
+        play.wait(2)
+    if what == "a restart by hand":
+        play.restart("a")
+        play.end("a", -15)
+    elif what == "a reload":
+        play.reload(hub(model("a", default="true", env="{A: b}"), model("b")))
+        play.end("a", -15)
+    elif what == "a stable run":
+        play.wait(60)
+    assert _codes(play) == (3, 4), "what went wrong last can still be seen"
+    play.end("a", 5)
+    assert _codes(play) == (5, 5)
+    assert _first_of(play, "model_failed") is None
+    assert play.story("a")[-2:] == ["failed 5 crash in 1.0", "restarting"]
+
+
+def test_with_never_each_failure_is_the_first(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", default="true", restart="never")))
+    for code in (3, 4):
+        play.end("a", code)
+        assert _codes(play) == (code, code)
+        assert _first_of(play, "model_failed") is None
+        play.start("a")
+
+
+def test_a_series_that_begins_with_an_exit_code_0_does_not_show_a_failure_of_long_ago(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", default="true", restart="always")))
+    play.end("a", 3)
+    play.wait(1)
+    play.wait(60)
+    play.end("a", 0)
+    assert play.story("a")[-2:] == ["stopped 0 exit in 1.0", "restarting"], "that run was stable"
+    play.wait(1)
+    play.end("a", 4)
+    assert play.story("a")[-2:] == ["failed 4 crash in 2.0", "restarting"]
+    assert _codes(play) == (4, 4)
+    assert _first_of(play, "model_failed") is None
+
+
+def test_a_process_that_could_not_be_started_is_part_of_the_series(play: Play) -> None:
+    play.end("a", 3)
+    play.broken.add("a")
+    play.wait(1)
+    assert _codes(play) == (3, None)
+    last = play.status("a").last_failure
+    assert last is not None
+    assert last.reason is Reason.SPAWN_ERROR
+    assert "Permission denied" in (last.detail or "")
+    assert _first_of(play, "model_failed") == play.status("a").first_failure
+
+
+# When the delays start over, and each model's own rules.
+
+
+def test_only_time_since_it_was_ready_counts_as_stable(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(server()))
+    for expected, run in (("in 1.0", 59.0), ("in 2.0", 59.0), ("in 1.0", 60.0)):
+        play.wait(500)
+        play.answer(ready=True)
+        play.wait(run)
+        play.probes.clear()
+        play.end("a", 3)
+        assert play.story("a")[-2:] == [f"failed 3 crash {expected}", "restarting"]
+        play.wait(2)
+
+
+def test_time_in_which_it_was_unhealthy_does_not_count_as_stable(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    play.end("a", 3)
+    play.wait(1)
+    play.asked(after=0.05)
+    play.answer(ready=True)
+    for step in SILENCE:
+        step(play)
+    play.wait(29)  # All of the patience that it gets, and more than a minute since it was ready.
+    play.end("a", -9, forced=True)
+    assert play.story("a")[-2:] == ["failed -9 unhealthy in 2.0", "restarting"]
+
+
+RULES = {
+    "delay and factor": ("{delay: 2, factor: 3}", 0.0, [2.0, 6.0, 18.0, 54.0]),
+    "max_delay": ("{delay: 10, max_delay: 15}", 0.0, [10.0, 15.0, 15.0, 15.0]),
+    "max_failures": ("{max_failures: 2}", 0.0, [1.0, None]),
+    "one failure is enough": ("{max_failures: 1}", 0.0, [None]),
+    "no delay": ("{delay: 0}", 0.0, [0.0, 0.0, 0.0, 0.0, None]),
+    "the window": ("{delay: 30, factor: 1, window: 50, max_failures: 3}", 0.0, [30.0] * 9),
+    "longer for bad luck": ("{delay: 10, jitter: 0.5}", 1.0, [15.0, 30.0]),
+    "shorter for good luck": ("{delay: 10, jitter: 0.5}", -1.0, [5.0, 10.0]),
+}
+
+
+@pytest.mark.parametrize(("rule", "luck", "expected"), RULES.values(), ids=RULES.keys())
+def test_each_model_has_its_own_rules(tmp_path: Path, rule: str, luck: float, expected: list[float | None]) -> None:
+    play = Play(tmp_path, hub(model("a", default="true", restart=rule), model("b", default="true")))
+    play.luck = luck
+    for delay in expected:
+        play.end("a", 3)
+        failed = next(args["event"] for hook, args in reversed(play.events) if hook == "model_failed")
+        assert failed.restart_in == delay
+        play.wait(delay or 0)
+    gave_up = expected[-1] is None
+    assert play.status("a").state is (ModelState.FAILED if gave_up else ModelState.READY)
+    play.luck = 0.0
+    play.end("b", 3)
+    assert play.story("b")[-2:] == ["failed 3 crash in 1.0", "restarting"], "the other model keeps the defaults"
+
+
+def test_reset_after_is_the_models_own(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", default="true", restart="{reset_after: 5}")))
+    for _ in range(3):
+        play.wait(5)
+        play.end("a", 3)
+        assert play.story("a")[-2] == "failed 3 crash in 1.0"
+        play.wait(1)
+
+
+def test_a_rule_that_a_reload_brings_is_heeded_at_the_next_failure(play: Play) -> None:
+    play.reload(hub(model("a", default="true", restart="{policy: always, delay: 9}"), model("b")))
+    play.end("a", 0)
+    assert play.story("a")[-2:] == ["stopped 0 exit in 9.0", "restarting"]
+
+
+# Starts that are refused, and restarts that have to wait.
+
+
+def test_a_refused_start_leaves_a_model_in_backoff_as_it_is(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    play.end("a", 3)
+    play.start("b")
+    before = play.story("a")
+    assert isinstance(play.start("a").exception(timeout=0), GroupFullError)
+    assert (play.story("a"), play.status("a").state) == (before, ModelState.BACKOFF)
+    play.stop("b")
+    play.end("b", -15)
+    play.wait(1)
+    assert play.status("a").state is ModelState.READY, "its restart was not forgotten"
+
+
+def test_a_refused_start_is_told_each_time_and_the_next_may_succeed(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    for _ in range(2):
+        assert isinstance(play.start("b").exception(timeout=0), GroupFullError)
+    play.stop("a")
+    play.end("a", -15)
+    assert play.start("b").exception(timeout=0) is None
+    assert play.story("b") == ["failed None spawn_error"] * 2 + ["started operator", "ready"]
+
+
+def test_a_refused_start_of_a_model_that_waited_is_told_too(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    play.stop("a")
+    waiting = play.start("b")
+    play.start("a")
+    assert isinstance(waiting.exception(timeout=0), GroupFullError), "the place goes back to who had it"
+    assert play.story("b") == ["failed None spawn_error"]
+    play.end("a", -15)
+    assert play.status("a").state is ModelState.READY
+
+
+def test_a_refused_start_of_a_reload_is_told_and_keeps_no_other_from_it(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    text = hub(
+        model("a", group="big"),
+        model("b", group="big", default="true"),
+        model("d", default="true"),
+        top="groups: [{name: big, max_loaded: 1}]\n",
+    )
+    result = play.reload(text).result(timeout=0)
+    assert result.started == ("d",)
+    assert isinstance(result.failed["b"], GroupFullError)
+    assert play.story("b") == ["failed None spawn_error"]
+
+
+def test_a_refused_start_does_not_start_by_itself_later(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    play.start("b")
+    play.stop("a")
+    play.end("a", -15)
+    play.wait(10_000)
+    assert play.status("b").state is ModelState.FAILED
+
+
+def test_of_two_restarts_that_wait_for_one_place_each_gets_its_turn(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    for name, rival in (("a", "b"), ("b", "c")):
+        play.end(name, 3)
+        play.start(rival)
+    play.wait(1)
+    assert [status.state for status in play.supervisor.status()] == ["backoff", "backoff", "ready"]
+    play.stop("c")
+    play.end("c", -15)
+    assert [status.state for status in play.supervisor.status()] == ["ready", "backoff", "stopped"]
+    play.stop("a")
+    play.end("a", -15)
+    assert [status.state for status in play.supervisor.status()] == ["stopped", "ready", "stopped"]
+
+
+def test_a_restart_waits_for_the_place_of_a_process_that_the_hub_ends(tmp_path: Path) -> None:
+    top = "groups: [{name: big, max_loaded: 1}]\n"
+    play = Play(
+        tmp_path, hub(model("a", group="big", default="true"), server("b", default="false", group="big"), top=top)
+    )
+    play.end("a", 3)
+    play.start("b")
+    play.asked(after=0.05)
+    play.answer(ready=False, final=True)
+    play.wait(1)
+    assert play.status("a").reason == "waits for a place in group 'big'"
+    play.end("b", -15)
+    assert play.status("a").state is ModelState.READY
+    play.wait(1)
+    assert play.status("b").reason == "group 'big' is full (max_loaded: 1); running: a; stop one of them first"
+
+
+def test_more_places_let_a_waiting_restart_in_at_once(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    play.end("a", 3)
+    play.start("b")
+    play.wait(1)
+    play.reload(GROUPED.replace("max_loaded: 1", "max_loaded: 2"))
+    assert play.status("a").state is ModelState.READY
+
+
+def test_a_stop_ends_the_wait_of_a_restart(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    play.end("a", 3)
+    play.start("b")
+    play.wait(1)
+    assert play.stop("a").result(timeout=0) is None
+    play.end("b", 0)
+    assert play.status("a").state is ModelState.STOPPED
+
+
+# Ports that others have.
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    return listener
+
+
+def test_a_port_of_hub_yaml_that_a_stranger_holds_is_refused_by_its_number(tmp_path: Path) -> None:
+    with _listen(0) as stranger:
+        port = stranger.getsockname()[1]
+        play = Play(tmp_path, hub(server(port=str(port))))
+        error = play.result.result(timeout=0).failed["a"]
+    assert isinstance(error, LaunchError)
+    assert f"a: port {port} is taken by another program; stop that one, or leave out `port:`" in str(error)
+    assert play.story("a") == ["failed None spawn_error"]
+    assert play.status("a").state is ModelState.FAILED
+    assert "a" not in play.processes
+
+
+def test_a_port_that_the_hub_chose_and_a_stranger_took_is_changed(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(server(), top="model_starting_port: 29410\n"))
+    port = play.status("a").port
+    assert port is not None
+    with _listen(port):
+        play.end("a", 3)
+        play.wait(1)
+        assert play.status("a").state is ModelState.STARTING
+        assert play.status("a").port not in (None, port)
+        assert play.asked(after=0.05).target.port == play.status("a").port
+
+
+def test_a_restart_whose_port_a_stranger_took_is_a_failure_by_policy(tmp_path: Path) -> None:
+    with _listen(0) as first:
+        port = first.getsockname()[1]
+        play = Play(tmp_path, hub(server(port=str(port), health="off")))
+        first.close()
+        play.start("a")
+        with _listen(port):
+            play.end("a", 3)
+            play.wait(1)
+            assert play.story("a")[-2:] == ["failed None spawn_error in 2.0", "restarting"]
+            assert f"port {port} is taken by another program" in (play.status("a").reason or "")
+        play.wait(2)
+    assert play.status("a").state is ModelState.READY
+
+
+def test_a_port_that_another_model_still_has_is_refused_with_its_name(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(server("a"), server("b", default="false")))
+    port = play.status("a").port
+    text = hub(server("a"), server("b", default="false", port=str(port)))
+    play.tell(lambda reply: say.Reserve(play.settings(text), reply)).result(timeout=0)
+    error = play.start("b").exception(timeout=0)
+    assert isinstance(error, LaunchError)
+    assert f"b: port {port} is in use by a; stop or restart that one first" in str(error)
+    assert play.story("b") == ["failed None spawn_error"]
+
+
+# Memory.
+
+GB = 1_000_000_000
+
+
+def greedy(*names: str, gigabytes: int = 10, **keys: str) -> str:
+    return hub(*(server(name, **{"memory": f"{{required: {gigabytes}GB}}", **keys}) for name in names))
+
+
+def test_a_start_without_the_memory_that_it_requires_is_refused_with_both_figures(tmp_path: Path) -> None:
+    play = Play(tmp_path, greedy("a", default="false"))
+    play.machine.available = 7 * GB + GB // 2
+    error = play.start("a").exception(timeout=0)
+    assert isinstance(error, MemoryShortError)
+    assert "a: needs 10.0 GB of memory (memory.required) and only 7.5 GB are available" in str(error)
+    assert (play.story("a"), play.status("a").state) == (["failed None spawn_error"], ModelState.FAILED)
+    play.machine.available = 10 * GB
+    assert play.start("a").exception(timeout=0) is None
+
+
+def test_of_two_models_that_start_at_once_the_second_may_not_have_what_the_first_was_promised(tmp_path: Path) -> None:
+    play = Play(tmp_path, greedy("a", "b"))
+    result = play.result.result(timeout=0)
+    assert result.started == ("a",)
+    assert "only 6.0 GB are available" in str(result.failed["b"])
+
+
+LOADING = {
+    "it has taken nothing yet": (False, 0, 16, True),
+    "it has taken a part": (False, 4, 12, True),
+    "it has taken all": (False, 10, 16, False),
+    "it is late and still loads": (True, 4, 12, True),
+}
+
+
+@pytest.mark.parametrize(("late", "taken", "available", "refused"), LOADING.values(), ids=LOADING.keys())
+def test_a_promise_lasts_until_it_is_kept(
+    tmp_path: Path, late: bool, taken: int, available: int, refused: bool
+) -> None:
+    play = Play(tmp_path, greedy("a", "b", gigabytes=10).replace("name: b, default: true", "name: b, default: false"))
+    play.asked(after=0.05)
+    if late:
+        play.wait(600)
+        assert play.status("a").state is ModelState.UNHEALTHY
+    play.answer(ready=False, vitals=used(memory=taken * GB))
+    play.machine.available = available * GB
+    assert isinstance(play.start("b").exception(timeout=0), MemoryShortError | None)
+    assert (play.status("b").state is ModelState.FAILED) is refused
+
+
+def test_who_is_ready_was_promised_nothing_more(tmp_path: Path) -> None:
+    play = Play(tmp_path, greedy("a", "b").replace("name: b, default: true", "name: b, default: false"))
+    play.asked(after=0.05)
+    play.answer(ready=True, vitals=used(memory=GB))
+    assert play.start("b").exception(timeout=0) is None
+
+
+def test_a_restart_without_its_memory_is_a_failed_launch_by_policy(tmp_path: Path) -> None:
+    play = Play(tmp_path, greedy("a", health="off"))
+    play.machine.available = GB
+    play.end("a", 3)
+    for delay in (2.0, 4.0, 8.0):
+        play.wait(delay / 2)
+        assert play.story("a")[-2:] == [f"failed None spawn_error in {delay}", "restarting"]
+        assert "needs 10.0 GB" in (play.status("a").reason or "")
+    play.wait(8)
+    assert play.story("a")[-2:] == ["failed None spawn_error", "gave_up"]
+    assert play.status("a").state is ModelState.FAILED
+    assert _codes(play) == (3, None)
+
+
+def heavy(tmp_path: Path, **keys: str) -> Play:
+    """A model that had 10 of 12 GB and has just crashed; nothing of that is back yet."""
+    play = ready(tmp_path, **keys)
+    play.asked(after=30)
+    play.answer(ready=True, vitals=used(memory=10 * GB, available=2 * GB))
+    play.machine.available = 2 * GB
+    play.end("a", 3)
+    return play
+
+
+def test_a_restart_waits_for_the_memory_of_the_process_that_has_ended(tmp_path: Path) -> None:
+    play = heavy(tmp_path)
+    assert play.timers() == [say.RestartDue("a")], "nobody waits for it yet, so nobody looks"
+    play.wait(1)
+    assert play.status("a").state is ModelState.BACKOFF
+    assert play.status("a").reason == "waits for the memory of a process that has ended"
+    for _ in range(3):
+        play.start("b")
+    assert play.timers() == [say.LookAgain()], "one look at a time is enough, however much happens meanwhile"
+    play.machine.available = 8 * GB
+    play.wait(0.25)
+    assert play.status("a").state is ModelState.STARTING
+    started = next(args["event"] for hook, args in reversed(play.events) if hook == "model_started")
+    assert started.detail is None
+
+
+@pytest.mark.parametrize("looks", range(1, 5))
+def test_memory_that_comes_back_between_two_looks_leaves_nobody_waiting(tmp_path: Path, looks: int) -> None:
+    play = heavy(tmp_path)
+    play.machine.returning = [2 * GB] * looks
+    play.machine.available = 16 * GB
+    for _ in range(8):
+        play.wait(0.25)
+    assert play.status("a").state is ModelState.STARTING
+
+
+def test_memory_that_never_comes_back_is_written_off_and_told(tmp_path: Path) -> None:
+    play = heavy(tmp_path)
+    play.wait(29.9)
+    assert play.status("a").state is ModelState.BACKOFF
+    play.wait(0.25)
+    assert play.status("a").state is ModelState.STARTING
+    started = next(args["event"] for hook, args in reversed(play.events) if hook == "model_started")
+    assert started.detail == "5.0 GB of memory did not come back from a process that has ended"
+    assert say.LookAgain() not in play.timers()
+
+
+def test_memory_that_does_not_come_back_may_be_what_the_restart_lacks(tmp_path: Path) -> None:
+    play = heavy(tmp_path, memory="{required: 8GB}")
+    play.wait(31)
+    assert play.story("a")[-2:] == ["failed None spawn_error in 2.0", "restarting"]
+    assert "needs 8.0 GB of memory (memory.required) and only 2.0 GB are available" in (play.status("a").reason or "")
+
+
+def test_a_start_by_hand_waits_for_that_memory_too_and_a_stop_ends_the_wait(tmp_path: Path) -> None:
+    play = heavy(tmp_path)
+    reply = play.start("a")
+    play.wait(5)
+    assert not reply.done()
+    assert play.stop("a").result(timeout=0) is None
+    assert isinstance(reply.exception(timeout=0), HubStateError)
+    play.machine.available = 16 * GB
+    play.wait(60)
+    assert play.status("a").state is ModelState.STOPPED
+    assert say.LookAgain() not in play.timers()
+
+
+def test_a_start_by_hand_that_waited_for_memory_begins_a_new_count(tmp_path: Path) -> None:
+    play = heavy(tmp_path)
+    reply = play.start("a")
+    play.wait(5)
+    play.machine.available = 16 * GB
+    play.wait(0.25)
+    assert reply.result(timeout=0) is None
+    assert play.story("a")[-1] == "started operator"
+    assert play.status("a").restarts == 0
+
+
+def test_a_small_process_is_not_waited_for(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    play.asked(after=30)
+    play.answer(ready=True, vitals=used(memory=GB // 10, available=0))
+    play.machine.available = 0
+    play.end("a", 3)
+    play.wait(1)
+    assert play.status("a").state is ModelState.STARTING
+
+
+# A plan is a promise.
+
+PLANS = {
+    "nothing changed": hub(server("a"), model("b"), model("c", default="true")),
+    "one changed": hub(server("a", env="{A: b}"), model("b"), model("c", default="true")),
+    "only what the hub heeds": hub(server("a", restart="never", health="off"), model("b"), model("c", default="true")),
+    "one new, one gone": hub(server("a"), model("b"), model("d", default="true")),
+    "all gone but one": hub(model("b")),
+    "a port for another": hub(server("a"), model("b"), server("d", port="29510")),
+    "all moved": hub(server("a"), model("b"), model("c", default="true"), top="host: localhost\n"),
+    "default is new": hub(server("a"), model("b", default="true"), model("c", default="true")),
+}
+
+
+@pytest.mark.parametrize("before", ["running", "backoff", "failed", "stopping", "unhealthy"])
+@pytest.mark.parametrize("text", PLANS.values(), ids=PLANS.keys())
+def test_a_plan_changes_nothing_and_is_what_the_reload_then_does(tmp_path: Path, text: str, before: str) -> None:
+    top = "model_starting_port: 29510\n"
+    play = Play(tmp_path, PLANS["nothing changed"].replace("models:", f"{top}models:"))
+    if before in ("backoff", "failed"):
+        play.broken = {"a"} if before == "failed" else set()
+        play.end("a", 3)
+        play.end("c", 3)
+        play.wait(1000 if before == "failed" else 0)
+        play.broken.clear()
+    elif before == "stopping":
+        play.stop("a")
+        play.stop("c")
+    elif before == "unhealthy":
+        play.wait(1000)
+    text = text.replace("models:", f"{top}models:")
+    was = (play.supervisor.status(), list(play.events), len(play.timers()), play.supervisor._settings)
+    plan = play.plan(text).result(timeout=0)
+    assert play.plan(text).result(timeout=0) == plan
+    assert (play.supervisor.status(), list(play.events), len(play.timers()), play.supervisor._settings) == was
+    reply = play.reload(text)
+    for _ in range(2):
+        for name, processes in list(play.processes.items()):
+            if any(s.name == name and s.state is ModelState.STOPPING for s in play.supervisor.status()):
+                processes[-1].end(-15)
+                play.settle()
+    result = reply.result(timeout=0)
+    assert not result.failed
+    assert set(result.started) == {step.name for step in (*plan.start, *plan.restart)}
+    assert set(result.stopped) == {step.name for step in (*plan.stop, *plan.restart)}
+    assert set(result.unchanged) == {step.name for step in plan.unchanged}
+    names = [step.name for steps in (plan.start, plan.stop, plan.restart, plan.unchanged) for step in steps]
+    assert len(names) == len(set(names)), "each model has one place in the plan"
+
+
+def test_a_plan_before_the_first_reload_names_what_will_start(tmp_path: Path) -> None:
+    supervisor = Supervisor(lambda hook, arguments: None, lambda error: None)
+    (tmp_path / "hub.yaml").write_text(hub(model("a", default="true"), model("b")))
+    reply: Future[Any] = Future()
+    supervisor.actor.tell(say.Preview(load_settings(tmp_path / "hub.yaml"), reply))
+    supervisor.actor.drain()
+    assert [step.name for step in reply.result(timeout=0).start] == ["a"]
+    assert supervisor.status() == ()
+
+
+def test_no_plan_is_made_once_the_hub_shuts_down(play: Play) -> None:
+    play.shutdown()
+    assert isinstance(play.plan(hub(model("a"))).exception(timeout=0), HubStateError)
+
+
+# The status.
+
+
+def test_status_returns_while_the_loop_is_busy(tmp_path: Path) -> None:
+    busy, go_on = threading.Event(), threading.Event()
+
+    def publish(hook: str, arguments: dict[str, Any]) -> None:
+        busy.set()
+        assert go_on.wait(20)
+
+    (tmp_path / "hub.yaml").write_text(hub(model("a", default="true")))
+    supervisor = Supervisor(
+        publish, lambda error: None, process_factory=lambda launch, log, on_exit: FakeProcess(1, on_exit)
+    )
+    reply: Future[Any] = Future()
+    supervisor.start()
+    try:
+        supervisor.actor.tell(say.Apply(load_settings(tmp_path / "hub.yaml"), reply))
+        assert busy.wait(20)
+        assert [status.state for status in supervisor.status()] == [ModelState.STARTING]
+        assert not reply.done()
+    finally:
+        go_on.set()
+        reply.result(timeout=20)
+        supervisor.actor.finish()
+
+
+def test_the_status_of_a_model_says_where_it_listens_only_while_it_runs(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    status = play.status("a")
+    assert (status.pid, status.host) == (1000, "127.0.0.1")
+    assert status.port is not None
+    assert status.ready_at is not None
+    play.end("a", 3)
+    status = play.status("a")
+    assert (status.pid, status.host, status.port, status.exit_code) == (None, None, None, 3)
+    play.wait(1)
+    assert play.status("a").ready_at is None, "the new process has not answered yet"
 
 
 # Any history at all.

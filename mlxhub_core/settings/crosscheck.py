@@ -12,6 +12,8 @@ from typing import Any
 
 from mlxhub_core.checking import Finding
 from mlxhub_core.errors import did_you_mean, listed
+from mlxhub_core.restart import RestartRule
+from mlxhub_core.settings.schema import MAX_SECONDS
 from mlxhub_core.yaml_source import Keys
 
 Entries = list[tuple[int, dict[str, Any]]]
@@ -44,6 +46,7 @@ def between_entries(raw: Mapping[str, Any]) -> Iterator[Finding]:
 def within_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
     """What is wrong between the keys of one model."""
     yield from _within_command_model(raw) if "command" in raw else _within_mlx_model(raw)
+    yield from _within_restart(raw.get("restart"))
 
 
 def _within_command_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
@@ -51,16 +54,22 @@ def _within_command_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
         if key in raw:
             yield Finding((key,), "is for mlx_lm server; with `command:` write it there")
     if "model_path" not in raw:
-        for keys in _places_of_model_path(raw):
+        for keys in _places(raw, "{model_path}"):
             yield Finding(keys, "uses {model_path}, so `model_path:` is required")
+    health, portless = raw.get("health"), "port" not in raw and not any(_places(raw, "{port}"))
+    if isinstance(health, dict) and health and portless and isinstance(raw["command"], list):
+        # It would be ready at once, and nobody would ever ask it.
+        message = "cannot be asked without a port; write {port} in `command:`, or the server's own as `port:`"
+        yield Finding(("health",), f"{message}; or `health: off`")
 
 
-def _places_of_model_path(raw: Mapping[str, Any]) -> Iterator[Keys]:
+def _places(raw: Mapping[str, Any], placeholder: str) -> Iterator[Keys]:
+    """The keys of a `command:` model under which the hub fills in something."""
     words, env = raw["command"], raw.get("env")
-    if isinstance(words, list) and any(isinstance(word, str) and "{model_path}" in word for word in words):
+    if isinstance(words, list) and any(isinstance(word, str) and placeholder in word for word in words):
         yield ("command",)
     for key, text in env.items() if isinstance(env, dict) else ():
-        if isinstance(text, str) and "{model_path}" in text:
+        if isinstance(text, str) and placeholder in text:
             yield ("env", key)
 
 
@@ -87,6 +96,14 @@ def _within_mlx_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
         flag = str(word).partition("=")[0]
         if flag.startswith("--") and flag[2:] in _OWN_FLAGS:
             yield Finding(("args", index), f"{flag} is set by the hub; {_OWN_FLAGS[flag[2:]]}")
+
+
+def _within_restart(raw: Any) -> Iterator[Finding]:
+    if not isinstance(raw, dict):
+        return
+    delay, longest = raw.get("delay", 0), raw.get("max_delay", RestartRule().max_delay)
+    if type(delay) in (int, float) and type(longest) in (int, float) and 0 < longest < delay <= MAX_SECONDS:
+        yield Finding(("restart", "delay"), f"is more than max_delay, which is {longest:g}; raise that too")
 
 
 def _mappings(raw: Mapping[str, Any], section: str) -> Entries:

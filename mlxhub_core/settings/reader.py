@@ -18,6 +18,9 @@ from mlxhub_core.yaml_source import Keys, Source
 
 M = TypeVar("M", bound=BaseModel)
 
+_SECTIONS = ("restart", "health", "memory")
+"""The keys of a model that hold keys of ours."""
+
 _SINK_KEY = re.compile(
     r"(?:(?P<distribution>[A-Za-z0-9][A-Za-z0-9._-]*):)?(?P<type>[a-z][a-z0-9_]*)(?:/(?P<instance>[A-Za-z0-9_-]+))?"
 )
@@ -97,6 +100,9 @@ class _Reader:
         keys: Keys = ("models", index)
         if isinstance(raw, dict):
             raw = self._written(keys, raw, seed_keys.MODEL_KEYS)
+            for key in _SECTIONS:
+                if isinstance(raw.get(key), dict):
+                    raw[key] = self._written((*keys, key), raw[key], {})
             self._blame(keys, crosscheck.within_model(raw))
         return self._checked(ModelSettings, keys, raw)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from mlxhub_core.checking import STRICT, refusal
 from mlxhub_core.errors import Problem
@@ -23,13 +24,17 @@ DEFAULT_STARTING_PORT = 27850
 not connect to itself, as a client's own port could be that one."""
 MAX_NAME = 100
 """Characters in a name: it becomes a file name, a metric label and part of a StatsD path."""
+MAX_SECONDS = 86_400
+"""A day. Longer waits are slips of the keyboard."""
+MAX_SIZE = 1000 * 1000**4
+"""Bytes: 1000TB. No machine has so much memory; TB for GB is soon written."""
 
 _SLUG = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]*")
-_SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?[KMGT]i?B", re.IGNORECASE)
-_RULE = RestartRule()
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT])(i?)B", re.IGNORECASE | re.ASCII)
 _URL_PATH = re.compile(r"/[!-~]*")
+_RULE = RestartRule()
 
 
 def _slug(text: str) -> str:
@@ -84,19 +89,28 @@ def _upper(value: Any) -> Any:
 
 def _none_for_off(value: Any) -> Any:
     # YAML reads `off` as false.
-    return None if value is False else value
+    if value is False:
+        return None
+    if not isinstance(value, dict | BaseModel):
+        raise refusal("must be a mapping of keys to values, as {interval: 30}, or off")
+    return value
 
 
 def _as_policy(value: Any) -> Any:
     # `restart: on-failure` is short for a mapping with nothing else in it.
-    return value if isinstance(value, dict) else {"policy": value}
+    return value if isinstance(value, dict | BaseModel) else {"policy": value}
 
 
-def _size(value: Any) -> Any:
-    # A number alone would be bytes, which nobody means.
-    if not isinstance(value, str) or not _SIZE.fullmatch(value):
+def _size(value: Any) -> int:
+    """Bytes."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:  # A number alone would be bytes, which nobody means.
         raise refusal("must be a size with its unit, as 8GB or 512MiB")
-    return value
+    number, unit, binary = match.groups()
+    size = int(Decimal(number) * (1024 if binary else 1000) ** ("KMGT".index(unit.upper()) + 1))
+    if size > MAX_SIZE:
+        raise refusal("must be at most 1000TB; look at its unit")
+    return size
 
 
 def _flag_value(value: Any) -> Any:
@@ -113,8 +127,8 @@ Text = Annotated[str, AfterValidator(_no_nul)]
 FilledText = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
 Word = Annotated[Text, BeforeValidator(_number_as_text)]
 FlagValue = Annotated[Any, AfterValidator(_flag_value)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Size = Annotated[ByteSize, BeforeValidator(_size), Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 RestartPolicy = Literal["never", "on-failure", "always"]
 LogLevel = Annotated[
     Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
@@ -154,7 +168,7 @@ class RestartSettings(BaseModel):
     model_config = STRICT
 
     policy: RestartPolicy = "on-failure"
-    delay: Annotated[float, Field(ge=0, le=86_400)] = _RULE.delay
+    delay: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = _RULE.delay
     max_delay: Seconds = _RULE.max_delay
     factor: Annotated[float, Field(ge=1, le=100)] = _RULE.factor
     jitter: Annotated[float, Field(ge=0, le=1)] = _RULE.jitter

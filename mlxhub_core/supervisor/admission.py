@@ -1,14 +1,14 @@
 """Whether a model may start now: is there a place in its group, a port, and memory for it?
 
-What is about to become free is waited for: a place or a port whose model is stopping, the memory of a process that has
-just ended. What another model or program has and keeps is refused by name.
+What is about to become free is waited for: a place or a port whose model is stopping, the memory of a process that is
+stopping or has just ended. What another model or program has and keeps is refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from mlxhub_core.errors import GroupFullError, LaunchError, MemoryShortError, in_gigabytes
+from mlxhub_core.errors import GroupFullError, LaunchError, MemoryShortError, in_gigabytes, listed
 from mlxhub_core.ports import PortBook
 from mlxhub_core.settings import HubSettings, ModelSettings
 from mlxhub_core.states import ALIVE, ModelState
@@ -21,6 +21,8 @@ RETURN_PART = 0.5
 """Of that memory must be back: others use some of it meanwhile."""
 WORTH_WAITING = 256 * 1024 * 1024
 """Bytes: the memory of smaller processes is not waited for."""
+STALE = 60.0
+"""Seconds after which what was missing tells nothing any more: it may have come back and be in use by others."""
 MEMORY_POLL = 0.25
 """Seconds between looks at the memory that is to come back: no event tells when it has."""
 
@@ -41,13 +43,17 @@ class MemoryReturn:
         self._clock = clock
         self._awaited = 0
         self._until = 0.0
+        self._waited = float("-inf")
 
     def ended(self, vitals: Vitals | None) -> None:
         """A process has ended that was last seen with these."""
         if vitals is None or vitals.memory_bytes < WORTH_WAITING:
             return
-        expected = vitals.available_bytes + int(vitals.memory_bytes * RETURN_PART)
-        self._awaited = max(self._awaited, min(expected, self._machine.total_memory()))
+        if self._clock() >= self._until:
+            self._awaited = 0
+        # On top of what is still to come from others that have just ended.
+        expected = max(self._awaited, vitals.available_bytes) + int(vitals.memory_bytes * RETURN_PART)
+        self._awaited = min(expected, self._machine.total_memory())
         self._until = self._clock() + RETURN_PATIENCE
 
     def missing(self) -> int:
@@ -61,12 +67,18 @@ class MemoryReturn:
 
     def is_awaited(self) -> bool:
         """Whether to wait for what is missing."""
-        return self._clock() < self._until and self.missing() > 0
+        now = self._clock()
+        if now >= self._until or not self.missing():
+            return False
+        self._waited = now
+        return True
 
     def write_off(self) -> str | None:
-        """A sentence about what is still missing, once; None if nothing is."""
+        """A sentence about what is still missing, once; None if nothing is, or nobody has waited for it."""
         missing, self._awaited = self.missing(), 0
-        return f"{in_gigabytes(missing)} of memory did not come back from a process that has ended" if missing else None
+        if not missing or self._clock() - self._waited > STALE:
+            return None
+        return f"{in_gigabytes(missing)} of memory did not come back from a process that has ended"
 
 
 class Admission:
@@ -118,9 +130,7 @@ class Admission:
         obstacle = self._place(model, models, queued) or self._port(model, models)
         if obstacle is None and self.memory.is_awaited():
             obstacle = "waits for the memory of a process that has ended"
-        if obstacle is None:
-            self._check_memory(model.settings, sum(other.promised_memory for other in models))
-        return obstacle
+        return obstacle or self._shortage(model, models)
 
     def _place(self, model: Lifecycle, models: Iterable[Lifecycle], queued: Collection[str]) -> str | None:
         group = model.settings.group or ""
@@ -142,7 +152,14 @@ class Admission:
             raise LaunchError(model.name, f"port {port} is in use by {owner.name}; stop or restart that one first")
         return f"waits for port {port}"
 
-    def _check_memory(self, model: ModelSettings, promised: int) -> None:
-        required = model.memory.required
-        if required is not None and (available := self._machine.available_memory() - promised) < required:
+    def _shortage(self, model: Lifecycle, models: Collection[Lifecycle]) -> str | None:
+        required = model.settings.memory.required
+        if required is None:
+            return None
+        available = self._machine.available_memory() - sum(other.promised_memory for other in models)
+        if available >= required:
+            return None
+        stopping = [other.name for other in models if other.state is ModelState.STOPPING]
+        if not stopping:
             raise MemoryShortError(model.name, required, max(0, available))
+        return f"waits for the memory of {listed(stopping)}"

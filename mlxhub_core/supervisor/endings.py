@@ -14,11 +14,13 @@ LOW_MEMORY = 0.05
 """Of all memory: with less than that left, a SIGKILL out of nowhere is the system's, where that does not say so."""
 
 _OUT_OF_MEMORY = re.compile(
-    r"insufficient memory|out of memory|\bMemoryError\b|\bbad_alloc\b|unable to allocate|cannot allocate memory"
+    r"insufficient memory|out[ _-]?of[ _-]?memory|\bMemoryError\b|\bbad_alloc\b|unable to allocate|cannot allocate memory"
     r"|\[metal::malloc\]",
     re.IGNORECASE,
 )
-"""What Metal (`kIOGPUCommandBufferCallbackErrorOutOfMemory`), Python, C++ and the C library say when memory runs out."""
+"""What Metal (`kIOGPUCommandBufferCallbackErrorOutOfMemory`), CUDA (`CUDA_ERROR_OUT_OF_MEMORY`), Python, C++ and the C
+library say when memory runs out."""
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[@-~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +62,21 @@ def failure(outcome: Exit, *, time: float, uptime: float, trouble: Trouble | Non
 
 
 def _unasked(outcome: Exit, memory: Shortage) -> tuple[Reason, str | None]:
-    for line in reversed(outcome.tail):
+    for line in map(_plain, reversed(outcome.tail)):
         if _OUT_OF_MEMORY.search(line):
-            return Reason.SUSPECTED_OOM, line.strip()
+            return Reason.SUSPECTED_OOM, line
     if outcome.code == -signal.SIGKILL:
         if memory.kills:
             return Reason.SUSPECTED_OOM, "the system has killed processes for want of memory while it ran"
         if memory.kills is None and memory.low:
             return Reason.SUSPECTED_OOM, "it was killed while hardly any memory was left"
     return (Reason.SIGNAL if outcome.code < 0 else Reason.CRASH), None
+
+
+def _plain(line: str) -> str:
+    """Without colours, which hide where a word begins, and what else could upset a terminal: it is shown in the status."""
+    text = _COLOUR.sub("", line)
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def signal_name(code: int) -> str | None:

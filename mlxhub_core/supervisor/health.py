@@ -106,7 +106,8 @@ class Watch:
         before, seconds = self.vitals, now - self._looked
         self.see(vitals, now)
         if before is None or vitals is None:
-            return False
+            # The first look has nothing to be compared with, and says nothing against it.
+            return vitals is not None
         return (
             vitals.cpu_seconds - before.cpu_seconds >= CPU_PROGRESS * seconds
             or abs(vitals.memory_bytes - before.memory_bytes) >= MEMORY_PROGRESS

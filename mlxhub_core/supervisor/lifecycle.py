@@ -104,7 +104,9 @@ class Run:
         watch: its health.
         stop_reason: why it was asked to end; None: nobody asked.
         trouble: why the hub calls it unhealthy; None: it does not.
+        asking: whether it has been asked and has not answered yet.
         next_question: the timer for it.
+        startup_due: the timer for its `startup_timeout`.
     """
 
     id: str
@@ -114,7 +116,16 @@ class Run:
     watch: Watch = field(default_factory=Watch)
     stop_reason: Reason | None = None
     trouble: Trouble | None = None
+    asking: bool = False
     next_question: Timer | None = None
+    startup_due: Timer | None = None
+
+    def seconds_well(self, now: float) -> float:
+        """How long it has been ready, until now or until it turned unhealthy."""
+        if self.watch.ready_since is None:
+            return 0.0
+        sick_since = self.watch.unhealthy_since
+        return (now if sick_since is None else sick_since) - self.watch.ready_since
 
 
 class Lifecycle:
@@ -139,6 +150,7 @@ class Lifecycle:
         self._run: Run | None = None
         self._timer: Timer | None = None
         self._failures = Failures()
+        self._new_series = True
         self._first_failure: Failure | None = None
         self._last_failure: Failure | None = None
         self._restarts = 0
@@ -166,10 +178,10 @@ class Lifecycle:
     @property
     def promised_memory(self) -> int:
         """Bytes that it requires and has not taken yet, as it still starts."""
-        required = self.settings.memory.required
-        if self._run is None or self._state is not ModelState.STARTING or required is None:
+        required, watch = self.settings.memory.required, self._run.watch if self._run else None
+        if required is None or watch is None or self._state not in RUNNING or watch.ready_since is not None:
             return 0
-        vitals = self._run.watch.vitals
+        vitals = watch.vitals
         return max(0, required - (vitals.memory_bytes if vitals else 0))
 
     @property
@@ -203,10 +215,10 @@ class Lifecycle:
 
     def update(self, settings: ModelSettings, log_path: str) -> None:
         """Heed these settings: what concerns only the hub at once, the rest from the next start on."""
-        watched = self.settings.health is not None
-        self.settings, self.log_path, self.retired = settings, log_path, False
-        if settings.health is not None and not watched and self._state in RUNNING and self._run:
-            self._ask_later(self._run, settings.health.interval)
+        before, self.settings = self.settings.health, settings
+        self.log_path, self.retired = log_path, False
+        if self._run and self._state in RUNNING and settings.health != before:
+            self._watch_anew(self._run)
 
     def start(self, reason: Reason, replies: list[Reply]) -> None:
         """Run, unless it does. It must not be stopping. `replies` are answered when it runs, or cannot be started."""
@@ -248,7 +260,6 @@ class Lifecycle:
 
     def postpone(self, obstacle: str) -> None:
         """Its restart is due, and has to wait for something."""
-        self.due = True
         self._reason = obstacle
 
     def give_back(self, error: HubError) -> None:
@@ -289,16 +300,21 @@ class Lifecycle:
         run = self._live(run_id)
         if run is None or self._state not in RUNNING:
             return
-        if self.settings.health is not None:
-            self._world.ask(run, self.settings)
-        else:  # Turned off meanwhile.
+        health = self.settings.health
+        if health is None:  # Turned off meanwhile.
             self._on_ok(run)
+        elif not run.asking:
+            # If it cannot be asked now, for want of a thread perhaps, it must be asked again all the same.
+            self._ask_later(run, health.interval)
+            self._world.ask(run, self.settings)
+            run.asking = True
 
     def on_probed(self, run_id: str, result: ProbeResult) -> None:
         """It has answered, or not."""
         run, health = self._live(run_id), self.settings.health
-        if run is None or self._state not in RUNNING:
+        if run is None or not run.asking or self._state not in RUNNING:
             return
+        run.asking = False
         if result.ok or health is None:
             run.watch.see(result.vitals, self._world.clock())
             self._on_ok(run)
@@ -327,6 +343,7 @@ class Lifecycle:
     def _begin_anew(self) -> None:
         self._cancel_restart()
         self._failures = Failures()
+        self._new_series = True
         self._restarts = 0
 
     def _launch(self, reason: Reason, replies: list[Reply]) -> None:
@@ -345,7 +362,7 @@ class Lifecycle:
             self._on_ok(run)
         else:
             self._ask_later(run, FIRST_PROBE)
-            self._world.after(self.settings.health.startup_timeout, StartupDue(self.name, run_id))
+            self._allow_time(run, self.settings.health.startup_timeout)
 
     def _on_launch_failure(self, run_id: str, reason: Reason, error: Exception) -> HubError:
         if not isinstance(error, HubError):
@@ -360,6 +377,20 @@ class Lifecycle:
             run.next_question.cancel()
         if run.started.probe is not None:
             run.next_question = self._world.after(seconds, ProbeDue(self.name, run.id))
+
+    def _allow_time(self, run: Run, seconds: float) -> None:
+        """Have it be late when it is not ready so many seconds after its start."""
+        if run.startup_due is not None:
+            run.startup_due.cancel()
+        left = run.since + seconds - self._world.clock()
+        run.startup_due = self._world.after(left, StartupDue(self.name, run.id))
+
+    def _watch_anew(self, run: Run) -> None:
+        """Its `health` has changed: what it still waits for by the old one shall not hold it up."""
+        health = self.settings.health
+        self._ask_later(run, run.watch.pause(health) if health is not None else 0.0)
+        if health is not None and self._state is ModelState.STARTING:
+            self._allow_time(run, health.startup_timeout)
 
     def _on_ok(self, run: Run) -> None:
         now, sick_since, verdict = self._world.clock(), run.watch.unhealthy_since, run.watch.well(self._world.clock())
@@ -436,16 +467,17 @@ class Lifecycle:
 
     def _remember(self, failure: Failure) -> Failure | None:
         """Keep a failure, and return the first of its series if that is another."""
-        if self._first_failure is None or self._failures.in_a_row <= 1:
-            self._first_failure = failure
+        if self._new_series:
+            self._first_failure, self._new_series = failure, False
         self._last_failure = failure
         return self._first_failure if self._first_failure is not failure else None
 
     def _next_delay(self, run: Run | None) -> float | None:
         """Seconds until it is started again; None: give up. Only time in which it could answer counts as stable."""
         now, rule = self._world.clock(), self.settings.restart.rule
-        ready_since = run.watch.ready_since if run else None
-        self._failures = self._failures.another(rule, now, now - ready_since if ready_since is not None else 0.0)
+        self._failures = self._failures.another(rule, now, run.seconds_well(now) if run else 0.0)
+        # Ends with exit code 0 count too: then the first failure may come later in the row.
+        self._new_series = self._new_series or self._failures.in_a_row == 1
         return self._failures.delay(rule, self._world.jitter())
 
     def _announce_restart(self, ctx: HubModelContext, run_id: str, again: bool, delay: float | None) -> None:

@@ -222,8 +222,10 @@ class Supervisor:
 
     def _obstacle(self, model: Lifecycle) -> str | None:
         """What a start has to wait for; None: nothing. Raises ModelError if that would be in vain."""
+        # Asked first: if the memory comes back in between, nobody else would look again for the one that waits.
+        awaited = self._admission.memory.is_awaited()
         obstacle = self._admission.obstacle(model, self._models.values(), self._waiting)
-        if obstacle and self._admission.memory.is_awaited() and not self._looking_again:
+        if obstacle and awaited and not self._looking_again:
             self._looking_again = True
             self.after(MEMORY_POLL, say.LookAgain())
         return obstacle

@@ -60,7 +60,9 @@ class Options(argparse.Namespace):
     exit_code: int
     abort_after: float | None
     deaf_after: float | None
+    hear_after: float | None
     zombie_after: float | None
+    die_on_prompt: str | None
     ignore_sigterm: bool
     term_exit_code: int | None
     spawn_child: bool
@@ -85,7 +87,8 @@ class FakeServer:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.loaded = threading.Event()
-        self.deaf = threading.Event()
+        self.hears = threading.Event()
+        self.hears.set()
         self.zombie = threading.Event()
 
     def run(self) -> None:
@@ -103,7 +106,8 @@ class FakeServer:
     def _arm(self) -> None:
         options = self.options
         _after(options.load_seconds, self.loaded.set)
-        _after(options.deaf_after, self.deaf.set)
+        _after(options.deaf_after, self.hears.clear)
+        _after(options.hear_after, self.hears.set)
         _after(options.zombie_after, self._become_zombie)
         _after(options.exit_after, _leave, options.exit_code)
         _after(options.abort_after, _abort)
@@ -126,8 +130,7 @@ class FakeServer:
 
     def _reply(self, connection: socket.socket, client: str, request: Request) -> None:
         status, content = self._answer(request)
-        if self.deaf.is_set():
-            threading.Event().wait()  # for ever, with the connection open
+        self.hears.wait()  # perhaps for ever, with the connection open
         moment = time.strftime("%d/%b/%Y %H:%M:%S")
         _write(2, f'{client} - - [{moment}] "{request.line}" {status} -\n'.encode())
         connection.sendall(_response(status, content))
@@ -158,10 +161,13 @@ class FakeServer:
 
     def _completion(self, request: Request, kind: str, said: dict[str, object]) -> tuple[int, object]:
         try:
-            model = json.loads(request.body).get("model", "default_model")
+            asked = json.loads(request.body)
+            model, prompt = asked.get("model", "default_model"), asked.get("prompt")
         except (ValueError, AttributeError) as error:
             return 400, {"error": f"Invalid JSON in request body: {error}"}
         self.loaded.wait()
+        if prompt is not None and prompt == self.options.die_on_prompt and not self.zombie.is_set():
+            self._become_zombie()
         if self.zombie.is_set():
             return 404, {"error": "generation thread died"}
         return 200, {
@@ -323,8 +329,11 @@ def _add_fault_flags(add: Callable[..., object]) -> None:
     add("--exit-code", metavar="N", type=int, default=1, help="0 to 255 (default: %(default)s)")
     add("--abort-after", metavar="S", type=float, help="last words to stderr, then SIGABRT (exit code -6)")
     add("--deaf-after", metavar="S", type=float, help="still accepts connections then, but answers none")
+    add("--hear-after", metavar="S", type=float, help="deaf no more then: answers also those who still wait")
     zombie = "lives on, but from then health is 503, completions are 404, and stderr says why"
     add("--zombie-after", metavar="S", type=float, help=zombie)
+    death = "a completion of this prompt makes it such a zombie, as an empty one does to the real server"
+    add("--die-on-prompt", metavar="TEXT", help=death)
 
 
 def _add_signal_flags(add: Callable[..., object]) -> None:

@@ -1,0 +1,587 @@
+"""Any history at all: Hypothesis plays commands, exits, answers, time and reloads into the supervisor, in any order."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from mlxhub_core.errors import HubError
+from mlxhub_core.events import TROUBLES, Failure, HubEvent, Reason
+from mlxhub_core.launch import Launch
+from mlxhub_core.probes import ProbeResult, Question, Target
+from mlxhub_core.process import Exit
+from mlxhub_core.settings import HealthSettings, HubSettings, load_settings
+from mlxhub_core.states import ALIVE, MOVES, ModelState, ModelStatus
+from mlxhub_core.supervisor import Supervisor
+from mlxhub_core.supervisor import messages as say
+from mlxhub_core.supervisor.lifecycle import RUNNING
+from mlxhub_core.testing import FakeClock
+from mlxhub_core.vitals import Vitals
+
+GB = 1_000_000_000
+NAMES = ("a", "b", "c", "d")
+PROGRAM = f'command: ["{sys.executable}"]'
+SERVER = f'command: ["{sys.executable}", "{{port}}"]'
+TOP = "log_path: logs\nmodel_starting_port: 28710\n"
+HUBS = {
+    "a group for two": f"""
+groups: [{{name: g, max_loaded: 2}}]
+models:
+  - {{name: a, {SERVER}, default: true, group: g}}
+  - {{name: b, {SERVER}, default: true, group: g, restart: always}}
+  - {{name: c, {PROGRAM}, group: g, restart: {{delay: 0, max_failures: 3}}}}
+  - {{name: d, {SERVER}, default: true, restart: never, health: {{failures: 1}}}}
+""",
+    "the same, heeded otherwise": f"""
+groups: [{{name: g, max_loaded: 2}}]
+models:
+  - {{name: a, {SERVER}, default: true, health: off}}
+  - {{name: b, {SERVER}, default: true, group: g, restart: never, health: {{interval: 1, startup_timeout: 5}}}}
+  - {{name: c, {PROGRAM}, group: g, restart: never}}
+  - {{name: d, {SERVER}, default: true, group: g, memory: {{required: 4GB}}, restart: {{delay: 0.1, jitter: 1}}}}
+""",
+    "a place for one": f"""
+groups: [{{name: g, max_loaded: 1}}]
+models:
+  - {{name: a, {SERVER}, default: true, group: g}}
+  - {{name: b, {SERVER}, group: g, restart: always}}
+  - {{name: c, {PROGRAM}, group: g, restart: on-failure}}
+  - {{name: d, {SERVER}, restart: {{policy: always, delay: 0.5, window: 5}}, health: {{failures: 2, interval: 3}}}}
+""",
+    "much memory": f"""
+models:
+  - {{name: a, {SERVER}, default: true, memory: {{required: 8GB}}, health: {{startup_timeout: 20, interval: 5}}}}
+  - {{name: b, {SERVER}, default: true, memory: {{required: 8GB}}, restart: {{reset_after: 1}}}}
+  - {{name: c, {SERVER}, default: true, health: off, memory: {{required: 1GB}}}}
+""",
+    "others in other places": f"""
+groups: [{{name: g, max_loaded: 1}}, {{name: h, max_loaded: 1}}]
+models:
+  - {{name: c, {SERVER}, default: true, group: h, health: {{timeout: 1, interval: 1, failures: 1}}}}
+  - {{name: a, {SERVER}, group: h, restart: never}}
+  - {{name: d, {PROGRAM}, default: true, group: g, env: {{A: b}}}}
+""",
+    "ports of their own": f"""
+models:
+  - {{name: a, {SERVER}, default: true, port: 28761}}
+  - {{name: b, {SERVER}, default: true, port: 28762, health: {{startup_timeout: 3}}}}
+""",
+    "those ports exchanged, health off": f"""
+models:
+  - {{name: a, {SERVER}, default: true, port: 28762, health: off}}
+  - {{name: b, {SERVER}, default: true, port: 28761, restart: never}}
+  - {{name: d, {SERVER}, stop_timeout: 1}}
+""",
+}
+CODES = (0, 3, -9, -15)
+TERMINAL = ("model_stopped", "model_failed")
+SEQUEL = ("model_restarting", "model_gave_up")
+FIRST_LOOK = Vitals(0.0, 0, 0, 16 * GB)
+
+
+class Process:
+    """A process that ends when the machine says so."""
+
+    def __init__(self, name: str, pid: int, on_exit: Callable[[Exit], None]) -> None:
+        self.name = name
+        self.pid = pid
+        self.alive = True
+        self.asked_to_end = False
+        self.exit = on_exit
+
+    def stop(self, grace: float) -> None:
+        assert self.alive
+        self.asked_to_end = True
+
+    def kill(self) -> None:
+        assert self.asked_to_end, "only who was asked to end is killed"
+
+
+@dataclass
+class Asked:
+    """A question, and how to answer it."""
+
+    pid: int | None
+    answer: Callable[[ProbeResult], None]
+
+
+@dataclass
+class Probe:
+    """Asks nobody: the machine answers."""
+
+    target: Target
+    asked: list[Asked]
+
+    def ask(self, question: Question, health: HealthSettings, answer: Callable[[ProbeResult], None]) -> None:
+        self.asked.append(Asked(self.target.pid, answer))
+
+
+@dataclass
+class Memory:
+    """As much as the machine says."""
+
+    available: int = 16 * GB
+    kills: int | None = 0
+
+    def available_memory(self) -> int:
+        return self.available
+
+    def total_memory(self) -> int:
+        return 32 * GB
+
+    def oom_kills(self) -> int | None:
+        return self.kills
+
+
+@dataclass
+class Told:
+    """The events of one model, and what may come next."""
+
+    run: str | None = None
+    runs: set[str | None] = field(default_factory=set)
+    was_ready: bool = False
+    ill: bool = False
+    sequel_of: HubEvent | None = None
+    failures: list[Failure] = field(default_factory=list)
+
+
+class HubMachine(RuleBasedStateMachine):
+    """A supervisor, and what must be true of it after whatever has happened."""
+
+    hubs: ClassVar[Sequence[HubSettings]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.memory = Memory()
+        self.processes: list[Process] = []
+        self.open: list[Asked] = []
+        self.answered: list[Asked] = []
+        self.broken: set[str] = set()
+        self.bugs: list[BaseException] = []
+        self.replies: list[Future[Any]] = []
+        self.agreements: list[tuple[Future[Any], Callable[[Future[Any]], None]]] = []
+        self.told: dict[str, Told] = {}
+        self.starts: Counter[str] = Counter()
+        self.ends: Counter[str] = Counter()
+        self.unwanted: set[str] = set()
+        self.closing = False
+        self.seq = 0
+        self.ids: set[str] = set()
+        self.seen: dict[str, ModelState] = {}
+        self.supervisor = Supervisor(
+            self._publish,
+            self.bugs.append,
+            process_factory=self._spawn,
+            probe_factory=lambda target: Probe(target, self.open),
+            machine=self.memory,
+            clock=self.clock,
+            wall=self.clock,
+            jitter=lambda: 0.0,
+        )
+        self._tell(lambda reply: say.Apply(self.hubs[0], reply))
+
+    # What may happen.
+
+    @rule(name=st.sampled_from(NAMES))
+    def start(self, name: str) -> None:
+        self.unwanted.discard(name)
+        self._tell(lambda reply: say.Start(name, reply))
+
+    @rule(name=st.sampled_from(NAMES))
+    def stop(self, name: str) -> None:
+        self.unwanted.add(name)
+        reply = self._tell(lambda reply: say.Stop(name, reply))
+        assert reply.done() or self._state(name) is ModelState.STOPPING
+
+    @rule(name=st.sampled_from(NAMES))
+    def restart(self, name: str) -> None:
+        self.unwanted.discard(name)
+        self._tell(lambda reply: say.Restart(name, reply))
+
+    @rule(which=st.integers(0, len(HUBS) - 1))
+    def reload(self, which: int) -> None:
+        self.unwanted.clear()
+        self._tell(lambda reply: say.Apply(self.hubs[which], reply))
+
+    @rule(which=st.integers(0, len(HUBS) - 1))
+    def plan_and_reload(self, which: int) -> None:
+        self.unwanted.clear()
+        before = (self.supervisor.status(), self.seq, self._timers())
+        plan = self._tell(lambda reply: say.Preview(self.hubs[which], reply))
+        assert (self.supervisor.status(), self.seq, self._timers()) == before
+        done = self._tell(lambda reply: say.Apply(self.hubs[which], reply))
+        if self.closing:
+            assert isinstance(plan.exception(timeout=0), HubError)
+            return
+        steps = plan.result(timeout=0)
+
+        def agrees(reply: Future[Any]) -> None:
+            result = reply.result(timeout=0)
+            assert {*result.started, *result.failed} == {step.name for step in (*steps.start, *steps.restart)}
+            assert result.stopped == tuple(step.name for step in (*steps.stop, *steps.restart))
+            assert result.unchanged == tuple(step.name for step in steps.unchanged)
+
+        self.agreements.append((done, agrees))
+
+    @rule(which=st.integers(0, len(HUBS) - 1))
+    def reserve(self, which: int) -> None:
+        self._tell(lambda reply: say.Reserve(self.hubs[which], reply))
+
+    @precondition(lambda self: self._living())
+    @rule(which=st.integers(0, 9), code=st.sampled_from(CODES), forced=st.booleans(), grown=st.booleans())
+    def a_process_ends(self, which: int, code: int, *, forced: bool, grown: bool) -> None:
+        living = self._living()
+        process = living[which % len(living)]
+        if grown and self.memory.kills is not None:
+            self.memory.kills += 1
+        self._end(process, Exit(code, forced and process.asked_to_end, ("last words",)))
+
+    @precondition(lambda self: self.processes)
+    @rule(which=st.integers(0, 9), code=st.sampled_from(CODES))
+    def an_end_is_told_again(self, which: int, code: int) -> None:
+        process = self.processes[which % len(self.processes)]
+        if not process.alive:
+            process.exit(Exit(code, False, ()))
+            self._settle()
+
+    @precondition(lambda self: self.open)
+    @rule(
+        which=st.integers(0, 9),
+        answer=st.sampled_from(["ok", "ok", "miss", "miss", "miss", "final"]),
+        memory=st.sampled_from([None, 0, 1, 10]),
+        cpu=st.sampled_from([0.0, 1000.0]),
+    )
+    def an_answer_comes(self, which: int, answer: str, memory: int | None, cpu: float) -> None:
+        asked = self.open.pop(which % len(self.open))
+        self.answered.append(asked)
+        vitals = None if memory is None else Vitals(cpu, memory * GB, 0, 16 * GB - memory * GB)
+        asked.answer(ProbeResult(answer == "ok", "" if answer == "ok" else answer, answer == "final", vitals))
+        self._settle()
+
+    @precondition(lambda self: self.answered)
+    @rule(which=st.integers(0, 9), answer=st.sampled_from(["ok", "miss", "final"]))
+    def an_answer_comes_again(self, which: int, answer: str) -> None:
+        asked = self.answered[-1 - which % len(self.answered)]
+        # While the same process is asked anew nobody could tell the two answers apart.
+        if all(asked.pid != other.pid for other in self.open):
+            before = {s.name: s for s in self.supervisor.status()}, self.seq
+            asked.answer(ProbeResult(answer == "ok", answer, answer == "final"))
+            self._settle()
+            assert ({s.name: s for s in self.supervisor.status()}, self.seq) == before
+
+    @rule(answer=st.sampled_from(["ok", "miss"]), times=st.integers(1, 5), step=st.sampled_from([0.1, 5.0, 30.0]))
+    def everybody_answers_for_a_while(self, answer: str, times: int, step: float) -> None:
+        for _ in range(times):
+            self.wait(step)
+            asked, self.open[:] = list(self.open), []
+            self.answered += asked
+            for question in asked:
+                question.answer(ProbeResult(answer == "ok", "" if answer == "ok" else answer, vitals=FIRST_LOOK))
+            self._settle()
+
+    @rule(seconds=st.sampled_from([0.06, 0.25, 1.0, 5.0, 31.0, 61.0, 700.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self._settle()
+
+    @rule(names=st.sets(st.sampled_from(NAMES), max_size=2))
+    def programs_break(self, names: set[str]) -> None:
+        self.broken = names
+
+    @rule(gigabytes=st.sampled_from([0, 2, 9, 12, 32]), counted=st.booleans())
+    def memory_changes(self, gigabytes: int, *, counted: bool) -> None:
+        self.memory.available = gigabytes * GB
+        self.memory.kills = 0 if counted else None
+        # No event tells of it: who waits finds out with the next message, whatever that is about.
+        self.supervisor.actor.tell(say.ProbeDue("nobody", ""))
+        self._settle()
+
+    @rule(really=st.integers(0, 9))
+    def kill(self, really: int) -> None:
+        if really == 9:
+            self.supervisor.kill()
+            self._settle()
+
+    @rule(really=st.integers(0, 9))
+    def shutdown(self, really: int) -> None:
+        if really == 9:
+            self.closing = True
+            self._tell(say.Shutdown)
+
+    # What must be true.
+
+    @invariant()
+    def the_status_is_in_step_with_the_processes(self) -> None:
+        living = self._living()
+        assert len({process.name for process in living}) == len(living), "two processes of one model"
+        alive = {status.pid: status for status in self.supervisor.status() if status.state in ALIVE}
+        assert set(alive) == {process.pid for process in living}
+        assert all(status.pid is None for status in self.supervisor.status() if status.state not in ALIVE)
+        for process in living:
+            assert alive[process.pid].name == process.name
+            assert (alive[process.pid].state is ModelState.STOPPING) == process.asked_to_end
+
+    @invariant()
+    def whoever_is_watched_has_one_question_or_one_to_come(self) -> None:
+        open_questions = Counter(asked.pid for asked in self.open)
+        due = Counter(m.run_id for m in self._timers() if isinstance(m, say.ProbeDue))
+        for name, model in self.supervisor._models.items():
+            run = model._run
+            if run is None or model.state not in RUNNING:
+                continue
+            pid = run.started.process.pid
+            assert open_questions[pid] <= 1, f"{name} is asked twice at once"
+            assert due[run.id] <= 1, f"{name} will be asked twice"
+            watched = model.settings.health is not None and run.started.probe is not None
+            assert not watched or open_questions[pid] or due[run.id], f"nobody will ever ask {name} again"
+            if not watched:
+                assert model.state is ModelState.READY
+
+    @invariant()
+    def whoever_waits_waits_for_something(self) -> None:
+        timers = self._timers()
+        states = {status.name: status.state for status in self.supervisor.status()}
+        in_backoff = {name for name, state in states.items() if state is ModelState.BACKOFF}
+        for name in {*in_backoff, *self.supervisor._waiting}:
+            if name not in self.supervisor._waiting and say.RestartDue(name) in timers:
+                continue
+            assert ModelState.STOPPING in states.values() or say.LookAgain() in timers or self._has_no_place(name), (
+                f"{name} waits for nothing: {self._status(name).reason}"
+            )
+
+    @invariant()
+    def nothing_runs_that_nobody_wants(self) -> None:
+        for status in self.supervisor.status():
+            if status.name in self.unwanted or self.closing:
+                assert status.state not in RUNNING
+                assert status.state is not ModelState.BACKOFF
+
+    @invariant()
+    def answers_are_given_and_none_is_a_bug(self) -> None:
+        assert not self.bugs, self.bugs
+        for reply in self.replies:
+            assert not reply.done() or isinstance(reply.exception(timeout=0), HubError | None)
+        for done, agrees in [pair for pair in self.agreements if pair[0].done()]:
+            self.agreements.remove((done, agrees))
+            agrees(done)
+
+    def teardown(self) -> None:
+        """Whatever has happened, the hub can be shut down."""
+        self.closing = True
+        self._tell(say.Shutdown)
+        while living := self._living():
+            assert all(process.asked_to_end for process in living)
+            self._end(living[0], Exit(-15, False, ()))
+        assert all(reply.done() for reply in self.replies), "somebody was left without an answer"
+        self.answers_are_given_and_none_is_a_bug()
+        assert {status.state for status in self.supervisor.status()} <= {ModelState.STOPPED}
+        assert self.starts == self.ends, "every process has one start and one end"
+        assert sum(self.starts.values()) == len(self.processes)
+        last = self.seq
+        for asked in self.open:
+            asked.answer(ProbeResult(True))
+        self.wait(100_000)
+        assert self.seq == last, "after the end nothing happens"
+
+    # How it is played and watched.
+
+    def _living(self) -> list[Process]:
+        return [process for process in self.processes if process.alive]
+
+    def _timers(self) -> list[say.Message]:
+        return [message for _, _, timer, message in self.supervisor.actor._timers if not timer.cancelled]
+
+    def _status(self, name: str) -> ModelStatus:
+        return next(status for status in self.supervisor.status() if status.name == name)
+
+    def _state(self, name: str) -> ModelState | None:
+        return next((status.state for status in self.supervisor.status() if status.name == name), None)
+
+    def _has_no_place(self, name: str) -> bool:
+        assert self.supervisor._settings is not None
+        group = self.supervisor._settings.groups.get(self._status(name).group or "")
+        if group is None or group.max_loaded is None:
+            return False
+        return sum(s.group == group.name and s.state in ALIVE for s in self.supervisor.status()) >= group.max_loaded
+
+    def _spawn(self, launch: Launch, log: Path, on_exit: Callable[[Exit], None]) -> Process:
+        if log.stem in self.broken:
+            raise PermissionError(13, "Permission denied")
+        self.processes.append(Process(log.stem, 1000 + len(self.processes), on_exit))
+        return self.processes[-1]
+
+    def _end(self, process: Process, outcome: Exit) -> None:
+        process.alive = False
+        process.exit(outcome)
+        self._settle()
+
+    def _tell(self, message: Callable[[Future[Any]], say.Message]) -> Future[Any]:
+        reply: Future[Any] = Future()
+        self.replies.append(reply)
+        self.supervisor.actor.tell(message(reply))
+        self._settle()
+        return reply
+
+    def _settle(self) -> None:
+        while self.supervisor.actor._step(wait=False):
+            self._look()
+
+    def _look(self, *, never_started: bool = False) -> None:
+        """Every move since the last look must be in the table; one that could not be started has made two."""
+        now = {status.name: status.state for status in self.supervisor.status()}
+        for name, state in now.items():
+            before = self.seen.get(name, ModelState.STOPPED)
+            if state is not before:
+                assert state in MOVES[before] or (
+                    never_started and ModelState.STARTING in MOVES[before] and state in MOVES[ModelState.STARTING]
+                ), f"{name}: {before} -> {state}"
+        assert not {name for name, state in self.seen.items() if name not in now and state in ALIVE}
+        self.seen = now
+
+    # What the sinks are told.
+
+    def _publish(self, hook: str, arguments: dict[str, Any]) -> None:
+        event: HubEvent = arguments["event"]
+        self.seq += 1
+        try:
+            assert event.seq == self.seq
+            assert event.id not in self.ids
+            self.ids.add(event.id)
+            self._look(never_started=hook == "model_failed" and arguments["exit_code"] is None)
+            if "ctx" in arguments:
+                name = arguments["ctx"].name
+                self._hear(self.told.setdefault(name, Told()), name, hook, event, arguments)
+        except AssertionError as error:
+            # The loop would tell `failed`, or the caller; it must reach Hypothesis whoever catches it.
+            self.bugs.append(AssertionError(f"{hook} {event}: {error}"))
+
+    def _hear(self, told: Told, name: str, hook: str, event: HubEvent, arguments: dict[str, Any]) -> None:
+        if told.sequel_of is not None:
+            assert hook in SEQUEL, "an end with restart_in is followed by its restart"
+        if hook in SEQUEL:
+            self._hear_sequel(told, hook, event, arguments)
+        elif hook == "model_failed" and arguments["exit_code"] is None:
+            assert told.run is None, "it has a process"
+            assert event.reason is Reason.SPAWN_ERROR
+            self._hear_failure(told, name, event)
+        elif hook == "model_started":
+            self._hear_start(told, name, event)
+        else:
+            assert event.run_id == told.run, "of another run"
+            self._hear_more(told, name, hook, event)
+
+    def _hear_start(self, told: Told, name: str, event: HubEvent) -> None:
+        assert told.run is None, "the run before has not ended"
+        assert event.run_id not in told.runs
+        assert name not in self.unwanted, "an operator has stopped it"
+        assert not self.closing
+        told.run, told.was_ready, told.ill = event.run_id, False, False
+        if event.reason is not Reason.RESTART:
+            told.failures.clear()  # Those before are of another series.
+        told.runs.add(event.run_id)
+        self.starts[str(event.run_id)] += 1
+        status = self._status(name)
+        assert status.state is ModelState.STARTING
+        assert self.supervisor._settings is not None
+        group = self.supervisor._settings.groups.get(status.group or "")
+        if group is not None and group.max_loaded is not None:
+            mates = [s.name for s in self.supervisor.status() if s.group == group.name and s.state in ALIVE]
+            assert len(mates) <= group.max_loaded, mates
+        required = self.supervisor._models[name].settings.memory.required
+        assert required is None or self.memory.available >= required
+        ports = [s.port for s in self.supervisor.status() if s.port is not None]
+        assert len(set(ports)) == len(ports), "two on one port"
+
+    def _hear_more(self, told: Told, name: str, hook: str, event: HubEvent) -> None:
+        state = self._state(name)
+        match hook:
+            case "model_ready":
+                assert not told.was_ready
+                assert state is ModelState.READY
+                told.was_ready, told.ill = True, False
+            case "model_recovered":
+                assert told.was_ready
+                assert told.ill
+                assert state is ModelState.READY
+                told.ill = False
+            case "model_unhealthy":
+                assert not told.ill, "told twice"
+                assert event.reason in TROUBLES
+                assert event.detail
+                assert event.reason is not Reason.STARTUP_TIMEOUT or not told.was_ready
+                assert state is ModelState.UNHEALTHY
+                told.ill = True
+            case "model_failed":
+                assert event.reason not in TROUBLES or told.ill
+                assert event.reason not in TROUBLES or name not in self.unwanted, "a stop is a stop"
+                self._hear_end(told, event)
+                self._hear_failure(told, name, event)
+            case "model_stopped":
+                self._hear_end(told, event)
+                self._expect_sequel(told, name, event)
+            case _:
+                raise AssertionError(hook)
+
+    def _hear_end(self, told: Told, event: HubEvent) -> None:
+        self.ends[str(event.run_id)] += 1
+        told.run = None
+
+    def _hear_failure(self, told: Told, name: str, event: HubEvent) -> None:
+        status = self._status(name)
+        assert status.last_failure is not None
+        assert status.last_failure.reason is event.reason
+        told.failures.append(status.last_failure)
+        assert status.first_failure in told.failures
+        assert event.first_failure in (None, status.first_failure)
+        assert (event.first_failure is None) == (status.first_failure is status.last_failure)
+        self._expect_sequel(told, name, event)
+
+    def _expect_sequel(self, told: Told, name: str, event: HubEvent) -> None:
+        policy = self.supervisor._models[name].settings.restart.policy
+        if event.restart_in is not None:
+            assert policy != "never"
+            assert name not in self.unwanted
+            told.sequel_of = event
+        assert (self._state(name) is ModelState.BACKOFF) == (event.restart_in is not None)
+
+    def _hear_sequel(self, told: Told, hook: str, event: HubEvent, arguments: dict[str, Any]) -> None:
+        end, told.sequel_of = told.sequel_of, None
+        assert (hook == "model_restarting") == (end is not None)
+        if end is not None:
+            assert end.run_id == event.run_id
+            assert arguments["delay_seconds"] == end.restart_in
+
+
+def test_whatever_happens_the_hub_tells_the_truth(tmp_path: Path) -> None:
+    loaded = []
+    for text in HUBS.values():
+        (tmp_path / "hub.yaml").write_text(TOP + text.lstrip())
+        loaded.append(load_settings(tmp_path / "hub.yaml"))
+
+    class Machine(HubMachine):
+        hubs = loaded
+
+    # MLXHUB_EXAMPLES=20000 looks further, and elsewhere each time.
+    more = os.environ.get("MLXHUB_EXAMPLES")
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=int(more or 150),
+            stateful_step_count=50,
+            derandomize=more is None,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
