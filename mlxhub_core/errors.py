@@ -71,11 +71,12 @@ class IllegalMoveError(HubError):
 
 
 class ModelError(HubError):
-    """Something about one model; ``name`` says which."""
+    """Something about one model; ``name`` says which, ``message`` what, without the name."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(f"{name}: {message}")
         self.name = name
+        self.message = message
 
 
 class UnknownModelError(ModelError):

@@ -18,7 +18,7 @@ from mlxhub_core.process import ProcessFactory, spawn
 from mlxhub_core.selection import Selected, select
 from mlxhub_core.settings import HubSettings, SinkSettings, load_settings
 from mlxhub_core.states import ModelStatus
-from mlxhub_core.supervisor import Plan, ReloadResult, Supervisor
+from mlxhub_core.supervisor import Loop, Plan, ReloadResult, Supervisor
 
 PASSED_SINK = "observability_sink"
 """The name of the sink that was passed to the constructor."""
@@ -54,7 +54,9 @@ class HubManager:
         self._reloading = threading.RLock()
         self._closed = False
         self._fanout = Fanout(_log_warning)
-        self._supervisor = Supervisor(self._fanout.publish, _log_bug, process_factory=process_factory or spawn)
+        self._supervisor = Supervisor(
+            Loop(self._fanout.publish, _log_bug, process_factory=process_factory or spawn)
+        )
         self._view = _View(self._supervisor, self._fanout)
         if observability_sink is not None:
             self._fanout.add(PASSED_SINK, observability_sink, self._greeting())

@@ -72,7 +72,8 @@ def listens(pid: int, port: int) -> bool:
     """Whether a process or one of its children listens on a port; True where the system does not let us look."""
     try:
         leader = psutil.Process(pid)
-        return any(_has_listener(process, port) for process in (leader, *leader.children(recursive=True)))
+        # Whether it has children is looked up only when it matters: that means a look at every process there is.
+        return _has_listener(leader, port) or any(_has_listener(c, port) for c in leader.children(recursive=True))
     except psutil.AccessDenied:
         return True
     except psutil.NoSuchProcess:

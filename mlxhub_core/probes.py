@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import http.client
 import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from mlxhub_core import logs
 from mlxhub_core.net import listens, reachable, refuse_itself
 from mlxhub_core.settings import HealthSettings
-from mlxhub_core.vitals import Vitals, vitals_of
+from mlxhub_core.vitals import Vitals, children_of, vitals_of
 
 COMPLETION_TIMEOUT = 60.0
 """Seconds for one token. A server that still loads answers when it has loaded; a big model on a CPU takes a while."""
@@ -32,6 +35,8 @@ MAX_ANSWER = 64 * 1024
 MAX_LOG = 256 * 1024
 """Bytes at the end of a log that are searched."""
 
+_OWN_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""Errors that tell of what the hub lacks: descriptors, memory, ports of its own."""
 _SERVED = re.compile(rb'"POST /[^"\n]* HTTP/1\.[01]" 200 ')
 """A line of mlx_lm's access log: somebody got an answer, and so the thread that generates lives."""
 _DEATH = "generation thread died"
@@ -56,12 +61,14 @@ class ProbeResult:
         detail: if not, what happened instead, in a few words.
         final: that this process never will again.
         vitals: what it had used by then; None if that is unknown.
+        asked: False: the hub could not even ask, which says nothing about the model.
     """
 
     ok: bool
     detail: str = ""
     final: bool = False
     vitals: Vitals | None = None
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +118,29 @@ class ServerProbe:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._log_seen = target.log_begin
+        self._children: Sequence[psutil.Process] | None = None
+        self._proven = False
 
     def ask(self, question: Question, health: HealthSettings, answer: Callable[[ProbeResult], None]) -> None:
         """See `Probe`. Asks in a thread of its own, which does not keep the hub from ending."""
         name = f"probe-{self._target.port}"
-        threading.Thread(target=lambda: answer(self.look(question, health)), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=lambda: answer(self.look(question, health)), name=name, daemon=True).start()
+        except RuntimeError as error:  # The system has no thread left for us.
+            answer(ProbeResult(False, str(error), asked=False))
 
     def look(self, question: Question, health: HealthSettings) -> ProbeResult:
         """Ask once and wait for the answer."""
         try:
             result = self._result(question, health)
-        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that is no name at all
-            result = ProbeResult(False, _in_brief(getattr(error, "strerror", None) or str(error)) or _name(error))
+        except Exception as error:  # noqa: BLE001  # without an answer nobody would ever ask again
+            result = _unanswered(error)
         if self._target.pid is None:
             return result
-        vitals = vitals_of(self._target.pid, self._target.log)
+        # Servers have their children by the time they are ready; looking for them each time would cost more than asking.
+        if question is Question.READY or self._children is None:
+            self._children = children_of(self._target.pid)
+        vitals = vitals_of(self._target.pid, self._target.log, self._children)
         # Of a process that ended meanwhile its end tells more than who answers in its place.
         return replace(result, final=result.final and vitals is not None, vitals=vitals)
 
@@ -145,7 +160,11 @@ class ServerProbe:
     def _own(self, result: ProbeResult) -> ProbeResult:
         """Believe only the process itself."""
         target, is_mlx = self._target, self._target.model is not None
-        if target.pid is None or not (result.ok or is_mlx) or listens(target.pid, target.port):
+        # As long as it holds the port nobody else can have it, so one proof is enough.
+        if target.pid is None or not (result.ok or is_mlx) or (result.ok and self._proven):
+            return result
+        if listens(target.pid, target.port):
+            self._proven = self._proven or result.ok
             return result
         # mlx_lm lives on when it cannot bind its port, and whatever the stranger who has it answers, it will not.
         return ProbeResult(False, f"port {target.port} is answered by another program", final=is_mlx)
@@ -243,8 +262,9 @@ def _verdict(ok: bool, status: int, text: str) -> ProbeResult:
     return ProbeResult(ok, "" if ok else _in_brief(f"HTTP {status} {text}"))
 
 
-def _name(error: Exception) -> str:
-    return type(error).__name__
+def _unanswered(error: Exception) -> ProbeResult:
+    said = _in_brief(getattr(error, "strerror", None) or str(error)) or type(error).__name__
+    return ProbeResult(False, said, asked=getattr(error, "errno", None) not in _OWN_WANT)
 
 
 def _in_brief(text: str) -> str:

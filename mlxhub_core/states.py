@@ -45,7 +45,7 @@ MOVES: Mapping[ModelState, frozenset[ModelState]] = {
     _S.READY: frozenset({_S.UNHEALTHY, _S.STOPPING, _S.STOPPED, _S.BACKOFF, _S.FAILED}),
     _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, _S.STOPPED, _S.BACKOFF, _S.FAILED}),
     _S.STOPPING: frozenset({_S.STOPPED, _S.BACKOFF, _S.FAILED}),
-    _S.BACKOFF: frozenset({_S.STARTING, _S.STOPPED}),
+    _S.BACKOFF: frozenset({_S.STARTING, _S.STOPPED, _S.FAILED}),
     _S.FAILED: frozenset({_S.STARTING, _S.STOPPED}),
 }
 """Every allowed move. Any other is a bug and raises ``IllegalMoveError``."""

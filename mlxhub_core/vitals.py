@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,12 +25,14 @@ class Vitals:
         memory_bytes: memory of their own, without what the system can drop at once (mapped files, where it tells).
         log_bytes: the length of the log.
         available_bytes: memory of the whole machine that could be had without swapping.
+        oom_kills: see `Machine`.
     """
 
     cpu_seconds: float
     memory_bytes: int
     log_bytes: int
     available_bytes: int
+    oom_kills: int | None = None
 
 
 class Machine(Protocol):
@@ -41,6 +44,10 @@ class Machine(Protocol):
 
     def total_memory(self) -> int:
         """Bytes that there are."""
+        ...
+
+    def memory_of(self, pid: int) -> int:
+        """Bytes that a process and its children have; 0 if it has ended."""
         ...
 
     def oom_kills(self) -> int | None:
@@ -59,6 +66,11 @@ class ThisMachine:
         """See `Machine`."""
         return int(psutil.virtual_memory().total)
 
+    def memory_of(self, pid: int) -> int:
+        """See `Machine`."""
+        vitals = vitals_of(pid, None)
+        return vitals.memory_bytes if vitals else 0
+
     def oom_kills(self) -> int | None:
         """See `Machine`. Only Linux says so (kernel.org/doc/Documentation/filesystems/proc.rst)."""
         try:
@@ -68,15 +80,33 @@ class ThisMachine:
         return int(found[1]) if found else None
 
 
-def vitals_of(pid: int, log: Path | None) -> Vitals | None:
-    """What a process and its children have used so far; None if it has ended, or the system does not let us look."""
+def children_of(pid: int) -> Sequence[psutil.Process]:
+    """All that descend from a process. Costs a look at every process there is; empty if the system does not let us."""
     try:
-        leader = psutil.Process(pid)
-        own = _used(leader)
+        return psutil.Process(pid).children(recursive=True)
+    except (psutil.Error, OSError):
+        return ()
+
+
+def vitals_of(pid: int, log: Path | None, children: Sequence[psutil.Process] | None = None) -> Vitals | None:
+    """What a process and its children have used so far.
+
+    Args:
+        pid: the process.
+        log: the file with its output.
+        children: those that are known to belong to it; None: look for them.
+
+    Returns:
+        None if it has ended, or the system does not let us look.
+    """
+    try:
+        own = _used(psutil.Process(pid))
         if own is None:
             return None
-        used = [own, *filter(None, map(_used, leader.children(recursive=True)))]
-        available = ThisMachine().available_memory()
+        known = children_of(pid) if children is None else [child for child in children if child.is_running()]
+        used = [own, *filter(None, map(_used, known))]
+        machine = ThisMachine()
+        available, kills = machine.available_memory(), machine.oom_kills()
     except (psutil.Error, OSError):  # OSError: the hub itself has no file descriptor left.
         return None
     return Vitals(
@@ -84,6 +114,7 @@ def vitals_of(pid: int, log: Path | None) -> Vitals | None:
         memory_bytes=sum(memory for _, memory in used),
         log_bytes=logs.size(log) if log else 0,
         available_bytes=available,
+        oom_kills=kills,
     )
 
 

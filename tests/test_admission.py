@@ -24,8 +24,10 @@ from mlxhub_core.supervisor.admission import (
     MemoryReturn,
 )
 from mlxhub_core.supervisor.endings import Shortage
-from mlxhub_core.supervisor.lifecycle import Lifecycle, Run, Started
+from mlxhub_core.supervisor.lifecycle import Lifecycle
 from mlxhub_core.supervisor.messages import Message, Reply
+from mlxhub_core.supervisor.run import Run
+from mlxhub_core.supervisor.world import Started
 from mlxhub_core.testing import FakeClock
 from mlxhub_core.vitals import Vitals
 
@@ -38,9 +40,13 @@ class FakeMachine:
     """A machine of 32 GB with as much memory left as the test says."""
 
     available: int = 16 * GB
+    used: int = 0
 
     def available_memory(self) -> int:
         return self.available
+
+    def memory_of(self, pid: int) -> int:
+        return self.used
 
     def total_memory(self) -> int:
         return 32 * GB
@@ -86,6 +92,26 @@ def test_half_of_the_memory_of_a_process_must_be_back() -> None:
     at.machine.available += 1
     assert not at.memory.is_awaited()
     assert at.memory.missing() == 0
+
+
+def test_what_others_have_taken_since_the_last_look_at_it_is_not_expected_back() -> None:
+    at = Return()
+    at.memory.see(vitals(GB, 2 * GB))
+    at.machine.available = 6 * GB
+    at.ended(8 * GB)
+    assert not at.memory.is_awaited(), "2 were left by another, 4 of its 8 are back"
+    at.machine.available = 6 * GB - 1
+    at.ended(8 * GB)
+    assert at.memory.is_awaited()
+
+
+def test_a_look_that_failed_says_nothing_of_the_memory() -> None:
+    at = Return()
+    at.memory.see(vitals(GB, 2 * GB))
+    at.memory.see(None)
+    at.machine.available = 6 * GB
+    at.ended(8 * GB)
+    assert not at.memory.is_awaited()
 
 
 def test_memory_that_is_back_at_once_is_not_waited_for() -> None:
@@ -216,7 +242,7 @@ class Stand:
     settings: ModelSettings
     state: ModelState = _S.STOPPED
     port: int | None = None
-    promised_memory: int = 0
+    memory_promised_to: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -384,9 +410,11 @@ def test_a_model_that_requires_none_is_not_asked(tmp_path: Path) -> None:
 
 def test_memory_that_is_promised_to_others_is_not_available(tmp_path: Path) -> None:
     scene = in_need(tmp_path, "name: one", "name: two")
-    scene.models["one"].promised_memory = scene.models["two"].promised_memory = 4 * GB
+    scene.models["one"].memory_promised_to = (1, 7 * GB)
+    scene.models["two"].memory_promised_to = (2, 7 * GB)
+    scene.machine.used = 3 * GB
     assert scene.obstacle("new") is None, "16 GB less twice 4"
-    scene.models["two"].promised_memory += 1
+    scene.models["two"].memory_promised_to = (2, 7 * GB + 1)
     with pytest.raises(MemoryShortError) as caught:
         scene.obstacle("new")
     assert caught.value.available == 8 * GB - 1
@@ -394,7 +422,7 @@ def test_memory_that_is_promised_to_others_is_not_available(tmp_path: Path) -> N
 
 def test_no_less_than_nothing_is_available(tmp_path: Path) -> None:
     scene = in_need(tmp_path, "name: one")
-    scene.models["one"].promised_memory = 20 * GB
+    scene.models["one"].memory_promised_to = (1, 20 * GB)
     with pytest.raises(MemoryShortError, match=r"only 0\.0 GB are available"):
         scene.obstacle("new")
 
@@ -564,6 +592,8 @@ class Real:
         path = directory / "hub.yaml"
         path.write_text(f"models:\n  - {{name: a, command: [sh, '{{port}}'], memory: {memory}}}\n")
         self.world = World()
+        self.machine = FakeMachine()
+        self.admission = Admission(self.machine, FakeClock())
         self.model = Lifecycle(load_settings(path).models[0], str(directory / "a.log"), self.world)
 
     def start(self) -> None:
@@ -574,6 +604,7 @@ class Real:
 
     def answer(self, used: int | None, *, ready: bool = False) -> None:
         seen = None if used is None else vitals(used, 0)
+        self.machine.used = used or 0
         self.model.on_probe_due(self.world.run_id)
         self.model.on_probed(self.world.run_id, ProbeResult(ready, "" if ready else "loading", vitals=seen))
 
@@ -581,10 +612,11 @@ class Real:
         self.model.on_startup_due(self.world.run_id)
 
     def end(self, code: int) -> None:
+        self.machine.used = 0
         self.model.on_exit(self.world.run_id, Exit(code))
 
     def promised(self) -> tuple[ModelState, float]:
-        return self.model.state, self.model.promised_memory / GB
+        return self.model.state, self.admission._promised([self.model]) / GB
 
 
 PROMISES: dict[str, tuple[list[Callable[[Real], object]], ModelState, float]] = {

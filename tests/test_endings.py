@@ -28,6 +28,9 @@ class FakeMachine:
     def total_memory(self) -> int:
         return TOTAL
 
+    def memory_of(self, pid: int) -> int:
+        return 0
+
     def oom_kills(self) -> int | None:
         return self.kills
 
@@ -181,6 +184,19 @@ def vitals(available: int) -> Vitals:
 )
 def test_only_kills_while_the_process_ran_count(before: int | None, now: int | None, kills: int | None) -> None:
     assert shortage(before, None, FakeMachine(now)).kills == kills
+
+
+def test_kills_before_the_last_look_at_the_process_were_of_others() -> None:
+    # Else one of another program's weeks ago would explain a `kill -9` of today.
+    assert shortage(3, Vitals(1.0, 1, 1, 1, oom_kills=7), FakeMachine(7)).kills == 0
+    assert shortage(3, Vitals(1.0, 1, 1, 1, oom_kills=7), FakeMachine(8)).kills == 1
+    assert shortage(3, Vitals(1.0, 1, 1, 1, oom_kills=None), FakeMachine(7)).kills == 4
+
+
+def test_a_shell_whose_child_was_killed_says_so_by_its_exit_code() -> None:
+    ending = ended(137, memory=Shortage(1, low=False))
+    assert (ending.reason, ending.exit_code, ending.signal) == (Reason.SUSPECTED_OOM, 137, None)
+    assert ended(137, memory=Shortage(0, low=True)).reason is Reason.CRASH
 
 
 @pytest.mark.parametrize(

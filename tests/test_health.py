@@ -318,3 +318,11 @@ def test_one_that_dies_with_three_misses_is_found_within_interval_and_timeouts()
     while not asked.misses():
         seconds += asked.watch.pause(asked.health)
     assert seconds == 30 + 5 + 5
+
+
+def test_a_question_that_the_hub_could_not_ask_is_no_miss() -> None:
+    watch, health = Watch(), HealthSettings(failures=1)
+    watch.well(0.0)
+    assert not watch.missed(ProbeResult(False, "Too many open files", asked=False), health, 1.0)
+    assert watch.misses == 0
+    assert watch.missed(ProbeResult(False, "no answer"), health, 2.0)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mlxhub_core.probes import MAX_ANSWER, MAX_LOG, ProbeResult, Question, Serve
 from mlxhub_core.settings import HealthSettings
 from mlxhub_core.testing import FAKE_SERVER, wait_until
 from mlxhub_core.testing.fake_server import ZOMBIE_CAUSE
+from mlxhub_core.vitals import children_of
 
 HOST = "127.0.0.1"
 PATIENCE = 5.0
@@ -892,6 +893,61 @@ def test_an_answer_comes_even_if_the_hub_has_no_file_descriptor_left(
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (result.ok, result.final, result.detail) == (False, False, "Too many open files")
+    assert not result.asked, "what the hub lacks says nothing about the model"
+
+
+def test_an_answer_comes_even_if_the_system_has_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    answers: queue.SimpleQueue[ProbeResult] = queue.SimpleQueue()
+    ServerProbe(Target(HOST, 9)).ask(READY, HealthSettings(), answers.put)
+    result = answers.get_nowait()
+    assert (result.ok, result.final, result.asked, result.detail) == (False, False, False, "can't start new thread")
+
+
+def test_whoever_could_be_asked_was_asked() -> None:
+    with nobody() as port:
+        assert look(port).asked
+    assert asked(http(500)).asked
+
+
+def test_once_it_has_proved_to_be_itself_it_is_believed_without_a_look_at_every_socket(
+    fake: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def listens_indeed(pid: int, port: int) -> bool:
+        looks.append(pid)
+        return True
+
+    monkeypatch.setattr(probes, "listens", listens_indeed)
+    probe = fake().probe()
+    assert probe.look(READY, HealthSettings()).ok
+    for _ in range(3):
+        assert probe.look(ALIVE, HealthSettings()).ok
+    assert len(looks) == 1
+
+
+def test_children_are_looked_for_until_it_is_ready_and_then_remembered(
+    fake: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def looked_for(pid: int) -> Sequence[psutil.Process]:
+        looks.append(pid)
+        return children_of(pid)
+
+    monkeypatch.setattr(probes, "children_of", looked_for)
+    server = fake("--spawn-child")
+    probe = server.probe()
+    alone = psutil.Process(server.process.pid).memory_info()
+    for question in (READY, ALIVE, ALIVE):
+        vitals = probe.look(question, HealthSettings()).vitals
+        assert vitals is not None
+        assert vitals.memory_bytes > alone.rss - getattr(alone, "shared", 0), "its child counts too"
+    assert len(looks) == 1
 
 
 def test_no_question_leaves_a_thread_behind() -> None:

@@ -213,6 +213,7 @@ def test_a_start_that_cannot_happen_is_told_to_the_caller_to_the_reload_and_to_t
         hub.start_model("missing")
     with pytest.raises(Exception, match=r"group 'one' is full \(max_loaded: 1\); running: first"):
         hub.start_model("second")
+    sink.wait_for("model_failed", "second")
     told = [(e.model, e.arguments["exit_code"], e.event.reason) for e in sink.events if e.hook == "model_failed"]
     assert told == [(name, None, "spawn_error") for name in ("taken", "missing", "missing", "second")]
     assert status(hub, "second").state is ModelState.FAILED

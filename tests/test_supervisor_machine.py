@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from mlxhub_core.errors import HubError
+from mlxhub_core.errors import GroupFullError, HubError, LaunchError, MemoryShortError
 from mlxhub_core.events import TROUBLES, Failure, HubEvent, Reason
 from mlxhub_core.launch import Launch
 from mlxhub_core.probes import ProbeResult, Question, Target
 from mlxhub_core.process import Exit
 from mlxhub_core.settings import HealthSettings, HubSettings, load_settings
 from mlxhub_core.states import ALIVE, MOVES, ModelState, ModelStatus
-from mlxhub_core.supervisor import Supervisor
+from mlxhub_core.supervisor import Loop, Supervisor
 from mlxhub_core.supervisor import messages as say
 from mlxhub_core.supervisor.lifecycle import RUNNING
 from mlxhub_core.testing import FakeClock
@@ -84,24 +85,26 @@ models:
 """,
 }
 CODES = (0, 3, -9, -15)
-TERMINAL = ("model_stopped", "model_failed")
+NEWS_OF_NOBODY = say.ProbeDue("nobody", "")
 SEQUEL = ("model_restarting", "model_gave_up")
-FIRST_LOOK = Vitals(0.0, 0, 0, 16 * GB)
 
 
 class Process:
     """A process that ends when the machine says so."""
 
-    def __init__(self, name: str, pid: int, on_exit: Callable[[Exit], None]) -> None:
+    def __init__(self, name: str, pid: int, on_stop: Callable[[], None], on_exit: Callable[[Exit], None]) -> None:
         self.name = name
         self.pid = pid
         self.alive = True
         self.asked_to_end = False
         self.exit = on_exit
+        self._on_stop = on_stop
 
     def stop(self, grace: float) -> None:
         assert self.alive
+        assert not self.asked_to_end, "once is enough"
         self.asked_to_end = True
+        self._on_stop()
 
     def kill(self) -> None:
         assert self.asked_to_end, "only who was asked to end is killed"
@@ -130,7 +133,7 @@ class Probe:
 class Memory:
     """As much as the machine says."""
 
-    available: int = 16 * GB
+    available: int = 9 * GB
     kills: int | None = 0
 
     def available_memory(self) -> int:
@@ -138,6 +141,9 @@ class Memory:
 
     def total_memory(self) -> int:
         return 32 * GB
+
+    def memory_of(self, pid: int) -> int:
+        return 0
 
     def oom_kills(self) -> int | None:
         return self.kills
@@ -153,6 +159,14 @@ class Told:
     ill: bool = False
     sequel_of: HubEvent | None = None
     failures: list[Failure] = field(default_factory=list)
+
+
+def _result(answer: str, vitals: Vitals | None = None) -> ProbeResult:
+    return ProbeResult(answer == "ok", answer, answer == "final", vitals, answer != "not asked")
+
+
+def _error(reply: Future[Any]) -> BaseException | None:
+    return reply.exception(timeout=0) if reply.done() else None
 
 
 class HubMachine(RuleBasedStateMachine):
@@ -179,15 +193,18 @@ class HubMachine(RuleBasedStateMachine):
         self.seq = 0
         self.ids: set[str] = set()
         self.seen: dict[str, ModelState] = {}
+        self.before: dict[str, ModelState] = {}
         self.supervisor = Supervisor(
-            self._publish,
-            self.bugs.append,
-            process_factory=self._spawn,
-            probe_factory=lambda target: Probe(target, self.open),
-            machine=self.memory,
-            clock=self.clock,
-            wall=self.clock,
-            jitter=lambda: 0.0,
+            Loop(
+                self._publish,
+                self.bugs.append,
+                process_factory=self._spawn,
+                probe_factory=lambda target: Probe(target, self.open),
+                machine=self.memory,
+                clock=self.clock,
+                wall=self.clock,
+                jitter=lambda: 0.0,
+            )
         )
         self._tell(lambda reply: say.Apply(self.hubs[0], reply))
 
@@ -196,7 +213,10 @@ class HubMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def start(self, name: str) -> None:
         self.unwanted.discard(name)
-        self._tell(lambda reply: say.Start(name, reply))
+        before, seq = self._state(name), self.seq
+        error = _error(self._tell(lambda reply: say.Start(name, reply), self._refusal_is_told(name)))
+        if before in RUNNING or (before is ModelState.BACKOFF and isinstance(error, GroupFullError | MemoryShortError)):
+            assert (self._state(name), self.seq) == (before, seq), "it is not disturbed"
 
     @rule(name=st.sampled_from(NAMES))
     def stop(self, name: str) -> None:
@@ -207,7 +227,7 @@ class HubMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def restart(self, name: str) -> None:
         self.unwanted.discard(name)
-        self._tell(lambda reply: say.Restart(name, reply))
+        self._tell(lambda reply: say.Restart(name, reply), self._refusal_is_told(name))
 
     @rule(which=st.integers(0, len(HUBS) - 1))
     def reload(self, which: int) -> None:
@@ -217,9 +237,10 @@ class HubMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, len(HUBS) - 1))
     def plan_and_reload(self, which: int) -> None:
         self.unwanted.clear()
-        before = (self.supervisor.status(), self.seq, self._timers())
+        before = self._picture()
+        alive = {status.name for status in self.supervisor.status() if status.state in ALIVE}
         plan = self._tell(lambda reply: say.Preview(self.hubs[which], reply))
-        assert (self.supervisor.status(), self.seq, self._timers()) == before
+        assert self._picture() == before
         done = self._tell(lambda reply: say.Apply(self.hubs[which], reply))
         if self.closing:
             assert isinstance(plan.exception(timeout=0), HubError)
@@ -229,7 +250,7 @@ class HubMachine(RuleBasedStateMachine):
         def agrees(reply: Future[Any]) -> None:
             result = reply.result(timeout=0)
             assert {*result.started, *result.failed} == {step.name for step in (*steps.start, *steps.restart)}
-            assert result.stopped == tuple(step.name for step in (*steps.stop, *steps.restart))
+            assert result.stopped == tuple(s.name for s in (*steps.stop, *steps.restart) if s.name in alive)
             assert result.unchanged == tuple(step.name for step in steps.unchanged)
 
         self.agreements.append((done, agrees))
@@ -258,7 +279,7 @@ class HubMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(
         which=st.integers(0, 9),
-        answer=st.sampled_from(["ok", "ok", "miss", "miss", "miss", "final"]),
+        answer=st.sampled_from(["ok", "ok", "miss", "miss", "miss", "final", "not asked"]),
         memory=st.sampled_from([None, 0, 1, 10]),
         cpu=st.sampled_from([0.0, 1000.0]),
     )
@@ -266,7 +287,7 @@ class HubMachine(RuleBasedStateMachine):
         asked = self.open.pop(which % len(self.open))
         self.answered.append(asked)
         vitals = None if memory is None else Vitals(cpu, memory * GB, 0, 16 * GB - memory * GB)
-        asked.answer(ProbeResult(answer == "ok", "" if answer == "ok" else answer, answer == "final", vitals))
+        asked.answer(_result(answer, vitals))
         self._settle()
 
     @precondition(lambda self: self.answered)
@@ -275,19 +296,25 @@ class HubMachine(RuleBasedStateMachine):
         asked = self.answered[-1 - which % len(self.answered)]
         # While the same process is asked anew nobody could tell the two answers apart.
         if all(asked.pid != other.pid for other in self.open):
-            before = {s.name: s for s in self.supervisor.status()}, self.seq
-            asked.answer(ProbeResult(answer == "ok", answer, answer == "final"))
+            before = self._picture()
+            asked.answer(_result(answer))
             self._settle()
-            assert ({s.name: s for s in self.supervisor.status()}, self.seq) == before
+            assert self._picture() == before
 
-    @rule(answer=st.sampled_from(["ok", "miss"]), times=st.integers(1, 5), step=st.sampled_from([0.1, 5.0, 30.0]))
-    def everybody_answers_for_a_while(self, answer: str, times: int, step: float) -> None:
+    @rule(
+        answer=st.sampled_from(["ok", "ok", "miss", "miss", "final"]),
+        times=st.integers(1, 5),
+        step=st.sampled_from([0.1, 5.0, 30.0]),
+        gigabytes=st.sampled_from([0, 10]),
+    )
+    def everybody_answers_for_a_while(self, answer: str, times: int, step: float, gigabytes: int) -> None:
+        vitals = Vitals(0.0, gigabytes * GB, 0, 16 * GB - gigabytes * GB)
         for _ in range(times):
             self.wait(step)
             asked, self.open[:] = list(self.open), []
             self.answered += asked
             for question in asked:
-                question.answer(ProbeResult(answer == "ok", "" if answer == "ok" else answer, vitals=FIRST_LOOK))
+                question.answer(_result(answer, vitals))
             self._settle()
 
     @rule(seconds=st.sampled_from([0.06, 0.25, 1.0, 5.0, 31.0, 61.0, 700.0]))
@@ -304,7 +331,7 @@ class HubMachine(RuleBasedStateMachine):
         self.memory.available = gigabytes * GB
         self.memory.kills = 0 if counted else None
         # No event tells of it: who waits finds out with the next message, whatever that is about.
-        self.supervisor.actor.tell(say.ProbeDue("nobody", ""))
+        self.supervisor.actor.tell(NEWS_OF_NOBODY)
         self._settle()
 
     @rule(really=st.integers(0, 9))
@@ -336,7 +363,7 @@ class HubMachine(RuleBasedStateMachine):
     def whoever_is_watched_has_one_question_or_one_to_come(self) -> None:
         open_questions = Counter(asked.pid for asked in self.open)
         due = Counter(m.run_id for m in self._timers() if isinstance(m, say.ProbeDue))
-        for name, model in self.supervisor._models.items():
+        for name, model in self.supervisor.loop._models.items():
             run = model._run
             if run is None or model.state not in RUNNING:
                 continue
@@ -347,18 +374,29 @@ class HubMachine(RuleBasedStateMachine):
             assert not watched or open_questions[pid] or due[run.id], f"nobody will ever ask {name} again"
             if not watched:
                 assert model.state is ModelState.READY
+            elif model.settings.health is not None and model.state is ModelState.STARTING:
+                assert self.clock() < run.since + model.settings.health.startup_timeout, f"{name} is late"
 
     @invariant()
     def whoever_waits_waits_for_something(self) -> None:
         timers = self._timers()
+        assert timers.count(say.LookAgain()) <= 1
+        assert all(timers.count(say.RestartDue(name)) <= 1 for name in NAMES)
         states = {status.name: status.state for status in self.supervisor.status()}
         in_backoff = {name for name, state in states.items() if state is ModelState.BACKOFF}
-        for name in {*in_backoff, *self.supervisor._waiting}:
-            if name not in self.supervisor._waiting and say.RestartDue(name) in timers:
+        for name in {*in_backoff, *self.supervisor.loop._waiting}:
+            if name not in self.supervisor.loop._waiting and say.RestartDue(name) in timers:
                 continue
-            assert ModelState.STOPPING in states.values() or say.LookAgain() in timers or self._has_no_place(name), (
+            assert ModelState.STOPPING in states.values() or say.LookAgain() in timers or self._is_kept_out(name), (
                 f"{name} waits for nothing: {self._status(name).reason}"
             )
+
+    @invariant()
+    def what_can_happen_now_has_happened(self) -> None:
+        before = self._picture()
+        self.supervisor.actor.tell(NEWS_OF_NOBODY)
+        self._settle()
+        assert self._picture() == before
 
     @invariant()
     def nothing_runs_that_nobody_wants(self) -> None:
@@ -402,32 +440,65 @@ class HubMachine(RuleBasedStateMachine):
     def _timers(self) -> list[say.Message]:
         return [message for _, _, timer, message in self.supervisor.actor._timers if not timer.cancelled]
 
+    def _picture(self) -> tuple[object, ...]:
+        return self.supervisor.status(), self.seq, self._timers()
+
     def _status(self, name: str) -> ModelStatus:
         return next(status for status in self.supervisor.status() if status.name == name)
 
     def _state(self, name: str) -> ModelState | None:
         return next((status.state for status in self.supervisor.status() if status.name == name), None)
 
+    def _is_kept_out(self, name: str) -> bool:
+        return self._has_no_place(name) or self._has_no_port(name)
+
     def _has_no_place(self, name: str) -> bool:
-        assert self.supervisor._settings is not None
-        group = self.supervisor._settings.groups.get(self._status(name).group or "")
+        assert self.supervisor.loop._settings is not None
+        group = self.supervisor.loop._settings.groups.get(self._status(name).group or "")
         if group is None or group.max_loaded is None:
             return False
         return sum(s.group == group.name and s.state in ALIVE for s in self.supervisor.status()) >= group.max_loaded
 
+    def _has_no_port(self, name: str) -> bool:
+        """Another still has it, as can be when ports were reserved and no reload followed."""
+        assert self.supervisor.loop._admission._ports is not None
+        port = self.supervisor.loop._admission._ports.port_of(name)
+        return port is not None and port in {status.port for status in self.supervisor.status()}
+
     def _spawn(self, launch: Launch, log: Path, on_exit: Callable[[Exit], None]) -> Process:
         if log.stem in self.broken:
             raise PermissionError(13, "Permission denied")
-        self.processes.append(Process(log.stem, 1000 + len(self.processes), on_exit))
+        pid = 1000 + len(self.processes)
+        self.processes.append(Process(log.stem, pid, lambda: self._is_rightly_ended(log.stem), on_exit))
         return self.processes[-1]
+
+    def _is_rightly_ended(self, name: str) -> None:
+        model = self.supervisor.loop._models[name]
+        assert model._run is not None
+        if model._run.stop_reason in TROUBLES:
+            assert model.settings.restart.policy != "never", "then it is left alone"
+            assert name not in self.unwanted
 
     def _end(self, process: Process, outcome: Exit) -> None:
         process.alive = False
         process.exit(outcome)
         self._settle()
 
-    def _tell(self, message: Callable[[Future[Any]], say.Message]) -> Future[Any]:
+    def _refusal_is_told(self, name: str) -> Callable[[Future[Any]], None]:
+        def check(reply: Future[Any]) -> None:
+            error, state = reply.exception(timeout=0), self._state(name)
+            if isinstance(error, GroupFullError | LaunchError) and state not in (ModelState.FAILED, ModelState.BACKOFF):
+                self.bugs.append(AssertionError(f"{name} is {state}, and was refused: {error}"))
+
+        return check
+
+    def _tell(
+        self,
+        message: Callable[[Future[Any]], say.Message],
+        when_done: Callable[[Future[Any]], None] = lambda reply: None,
+    ) -> Future[Any]:
         reply: Future[Any] = Future()
+        reply.add_done_callback(when_done)
         self.replies.append(reply)
         self.supervisor.actor.tell(message(reply))
         self._settle()
@@ -458,6 +529,7 @@ class HubMachine(RuleBasedStateMachine):
             assert event.seq == self.seq
             assert event.id not in self.ids
             self.ids.add(event.id)
+            self.before = dict(self.seen)
             self._look(never_started=hook == "model_failed" and arguments["exit_code"] is None)
             if "ctx" in arguments:
                 name = arguments["ctx"].name
@@ -474,6 +546,7 @@ class HubMachine(RuleBasedStateMachine):
         elif hook == "model_failed" and arguments["exit_code"] is None:
             assert told.run is None, "it has a process"
             assert event.reason is Reason.SPAWN_ERROR
+            assert event.restart_in is None or self.before[name] is ModelState.BACKOFF, "only restarts are tried again"
             self._hear_failure(told, name, event)
         elif hook == "model_started":
             self._hear_start(told, name, event)
@@ -493,12 +566,12 @@ class HubMachine(RuleBasedStateMachine):
         self.starts[str(event.run_id)] += 1
         status = self._status(name)
         assert status.state is ModelState.STARTING
-        assert self.supervisor._settings is not None
-        group = self.supervisor._settings.groups.get(status.group or "")
+        assert self.supervisor.loop._settings is not None
+        group = self.supervisor.loop._settings.groups.get(status.group or "")
         if group is not None and group.max_loaded is not None:
             mates = [s.name for s in self.supervisor.status() if s.group == group.name and s.state in ALIVE]
             assert len(mates) <= group.max_loaded, mates
-        required = self.supervisor._models[name].settings.memory.required
+        required = self.supervisor.loop._models[name].settings.memory.required
         assert required is None or self.memory.available >= required
         ports = [s.port for s in self.supervisor.status() if s.port is not None]
         assert len(set(ports)) == len(ports), "two on one port"
@@ -519,19 +592,30 @@ class HubMachine(RuleBasedStateMachine):
                 assert not told.ill, "told twice"
                 assert event.reason in TROUBLES
                 assert event.detail
-                assert event.reason is not Reason.STARTUP_TIMEOUT or not told.was_ready
+                if event.reason is Reason.STARTUP_TIMEOUT:
+                    assert not told.was_ready
+                    self._is_late(name)
                 assert state is ModelState.UNHEALTHY
                 told.ill = True
             case "model_failed":
+                assert (event.reason in TROUBLES) == (self.before[name] is ModelState.STOPPING)
                 assert event.reason not in TROUBLES or told.ill
                 assert event.reason not in TROUBLES or name not in self.unwanted, "a stop is a stop"
                 self._hear_end(told, event)
                 self._hear_failure(told, name, event)
             case "model_stopped":
+                assert event.reason in (Reason.OPERATOR, Reason.RELOAD, Reason.HUB_SHUTDOWN, Reason.EXIT)
+                assert (event.reason is Reason.EXIT) == (self.before[name] is not ModelState.STOPPING)
                 self._hear_end(told, event)
                 self._expect_sequel(told, name, event)
             case _:
                 raise AssertionError(hook)
+
+    def _is_late(self, name: str) -> None:
+        model = self.supervisor.loop._models[name]
+        assert model._run is not None
+        assert model.settings.health is not None
+        assert self.clock() >= model._run.since + model.settings.health.startup_timeout
 
     def _hear_end(self, told: Told, event: HubEvent) -> None:
         self.ends[str(event.run_id)] += 1
@@ -548,7 +632,7 @@ class HubMachine(RuleBasedStateMachine):
         self._expect_sequel(told, name, event)
 
     def _expect_sequel(self, told: Told, name: str, event: HubEvent) -> None:
-        policy = self.supervisor._models[name].settings.restart.policy
+        policy = self.supervisor.loop._models[name].settings.restart.policy
         if event.restart_in is not None:
             assert policy != "never"
             assert name not in self.unwanted
@@ -563,6 +647,7 @@ class HubMachine(RuleBasedStateMachine):
             assert arguments["delay_seconds"] == end.restart_in
 
 
+@pytest.mark.timeout(600)  # Only to find the shortest history that fails takes longer than some seconds.
 def test_whatever_happens_the_hub_tells_the_truth(tmp_path: Path) -> None:
     loaded = []
     for text in HUBS.values():
@@ -577,7 +662,7 @@ def test_whatever_happens_the_hub_tells_the_truth(tmp_path: Path) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=int(more or 150),
+            max_examples=int(more or 250),
             stateful_step_count=50,
             derandomize=more is None,
             deadline=None,

@@ -44,6 +44,12 @@ class MemoryReturn:
         self._awaited = 0
         self._until = 0.0
         self._waited = float("-inf")
+        self._available: int | None = None
+
+    def see(self, vitals: Vitals | None) -> None:
+        """Take note of what any process was seen with."""
+        if vitals is not None:
+            self._available = vitals.available_bytes
 
     def ended(self, vitals: Vitals | None) -> None:
         """A process has ended that was last seen with these."""
@@ -52,7 +58,9 @@ class MemoryReturn:
         if self._clock() >= self._until:
             self._awaited = 0
         # On top of what is still to come from others that have just ended.
-        expected = max(self._awaited, vitals.available_bytes) + int(vitals.memory_bytes * RETURN_PART)
+        # What was available is known best from the last look at any model: others may have grown since.
+        before = vitals.available_bytes if self._available is None else self._available
+        expected = max(self._awaited, before) + int(vitals.memory_bytes * RETURN_PART)
         self._awaited = min(expected, self._machine.total_memory())
         self._until = self._clock() + RETURN_PATIENCE
 
@@ -156,10 +164,15 @@ class Admission:
         required = model.settings.memory.required
         if required is None:
             return None
-        available = self._machine.available_memory() - sum(other.promised_memory for other in models)
+        available = self._machine.available_memory() - self._promised(models)
         if available >= required:
             return None
         stopping = [other.name for other in models if other.state is ModelState.STOPPING]
         if not stopping:
             raise MemoryShortError(model.name, required, max(0, available))
         return f"waits for the memory of {listed(stopping)}"
+
+    def _promised(self, models: Iterable[Lifecycle]) -> int:
+        """Bytes that models which still load require and have not taken yet."""
+        promises = [promise for model in models if (promise := model.memory_promised_to)]
+        return sum(max(0, required - self._machine.memory_of(pid)) for pid, required in promises)

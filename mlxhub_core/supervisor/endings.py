@@ -45,8 +45,16 @@ class Shortage:
 
 
 def shortage(before: int | None, vitals: Vitals | None, machine: Machine) -> Shortage:
-    """What the machine says now; `before` is its `oom_kills` when the process was started."""
+    """What the machine says now.
+
+    Args:
+        before: its `oom_kills` when the process was started.
+        vitals: what was seen at the last look at the process.
+        machine: tells.
+    """
     now = machine.oom_kills()
+    if vitals is not None and vitals.oom_kills is not None:
+        before = vitals.oom_kills
     kills = now - before if now is not None and before is not None else None
     low = vitals is not None and vitals.available_bytes < LOW_MEMORY * machine.total_memory()
     return Shortage(kills, low)
@@ -65,7 +73,7 @@ def _unasked(outcome: Exit, memory: Shortage) -> tuple[Reason, str | None]:
     for line in map(_plain, reversed(outcome.tail)):
         if _OUT_OF_MEMORY.search(line):
             return Reason.SUSPECTED_OOM, line
-    if outcome.code == -signal.SIGKILL:
+    if outcome.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # The latter is what a shell says of its child.
         if memory.kills:
             return Reason.SUSPECTED_OOM, "the system has killed processes for want of memory while it ran"
         if memory.kills is None and memory.low:

@@ -74,6 +74,8 @@ class Watch:
         """
         self.said = result.detail
         progress = self._progress(result.vitals, now)
+        if not result.asked:
+            return False
         if self.ready_since is None and not result.final and (progress or self.unhealthy_since is None):
             self.misses = 0
             return False

@@ -7,125 +7,25 @@ the model meanwhile.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from mlxhub_core.actor import Timer
-from mlxhub_core.errors import HubError, IllegalMoveError, LaunchError
+from mlxhub_core.errors import HubError, IllegalMoveError, LaunchError, ModelError
 from mlxhub_core.events import TROUBLES, Failure, HubModelContext, Reason
-from mlxhub_core.probes import Probe, ProbeResult
-from mlxhub_core.process import Exit, Process
-from mlxhub_core.restart import Failures
+from mlxhub_core.probes import ProbeResult
+from mlxhub_core.process import Exit
 from mlxhub_core.settings import ModelSettings
 from mlxhub_core.states import MOVES, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor.endings import Shortage, Trouble
-from mlxhub_core.supervisor.health import FIRST_PROBE, Verdict, Watch
-from mlxhub_core.supervisor.messages import Message, ProbeDue, Reply, RestartDue, StartupDue
+from mlxhub_core.supervisor.health import Verdict
+from mlxhub_core.supervisor.messages import Reply, RestartDue
+from mlxhub_core.supervisor.run import Run
+from mlxhub_core.supervisor.series import Series
+from mlxhub_core.supervisor.world import Surroundings
 
 RUNNING = frozenset({ModelState.STARTING, ModelState.READY, ModelState.UNHEALTHY})
 """The states in which a model has a process that was not asked to end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A process that was started.
-
-    Attributes:
-        process: the process.
-        host: the address it is to listen on.
-        port: its port, or None.
-        probe: asks it whether it can answer; None: it listens nowhere.
-        oom_kills: the machine's count when it was started; see `vitals.Machine`.
-        note: a sentence about its start that people should know.
-    """
-
-    process: Process
-    host: str
-    port: int | None
-    probe: Probe | None
-    oom_kills: int | None = None
-    note: str | None = None
-
-
-class Surroundings(Protocol):
-    """What a model needs of the loop around it."""
-
-    patient: bool
-    """Whether processes that are asked to end get their `stop_timeout`."""
-
-    def clock(self) -> float:
-        """Seconds that only grow."""
-        ...
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        ...
-
-    def jitter(self) -> float:
-        """A random number from -1 to 1."""
-        ...
-
-    def after(self, seconds: float, message: Message) -> Timer:
-        """Have the loop get a message later."""
-        ...
-
-    def launch(self, model: ModelSettings, run_id: str) -> Started:
-        """Start a process, or raise."""
-        ...
-
-    def ask(self, run: Run, model: ModelSettings) -> None:
-        """Ask a process whether it can answer, and have the loop get the answer."""
-        ...
-
-    def ended(self, run: Run) -> Shortage:
-        """Take note of the end of a process, and say whether it looks like a lack of memory."""
-        ...
-
-    def announce(self, hook: str, about: Mapping[str, Any], **arguments: Any) -> None:
-        """Send an event: its hook, the fields of its envelope, and the hook's own arguments."""
-        ...
-
-    def answer(self, replies: list[Reply], error: Exception | None = None) -> None:
-        """Answer those who wait, and empty the list."""
-        ...
-
-
-@dataclass(slots=True)
-class Run:
-    """One process of the model.
-
-    Attributes:
-        id: in all its events.
-        ctx: the model as it was when the process was started.
-        started: the process.
-        since: when it was started, on the hub's clock.
-        watch: its health.
-        stop_reason: why it was asked to end; None: nobody asked.
-        trouble: why the hub calls it unhealthy; None: it does not.
-        asking: whether it has been asked and has not answered yet.
-        next_question: the timer for it.
-        startup_due: the timer for its `startup_timeout`.
-    """
-
-    id: str
-    ctx: HubModelContext
-    started: Started
-    since: float
-    watch: Watch = field(default_factory=Watch)
-    stop_reason: Reason | None = None
-    trouble: Trouble | None = None
-    asking: bool = False
-    next_question: Timer | None = None
-    startup_due: Timer | None = None
-
-    def seconds_well(self, now: float) -> float:
-        """How long it has been ready, until now or until it turned unhealthy."""
-        if self.watch.ready_since is None:
-            return 0.0
-        sick_since = self.watch.unhealthy_since
-        return (now if sick_since is None else sick_since) - self.watch.ready_since
 
 
 class Lifecycle:
@@ -149,10 +49,7 @@ class Lifecycle:
         self._reason: str | None = None
         self._run: Run | None = None
         self._timer: Timer | None = None
-        self._failures = Failures()
-        self._new_series = True
-        self._first_failure: Failure | None = None
-        self._last_failure: Failure | None = None
+        self._series = Series()
         self._restarts = 0
         self._exit_code: int | None = None
         self._started_at: float | None = None
@@ -176,13 +73,12 @@ class Lifecycle:
         return self._run.started.port if self._run else None
 
     @property
-    def promised_memory(self) -> int:
-        """Bytes that it requires and has not taken yet, as it still starts."""
-        required, watch = self.settings.memory.required, self._run.watch if self._run else None
-        if required is None or watch is None or self._state not in RUNNING or watch.ready_since is not None:
-            return 0
-        vitals = watch.vitals
-        return max(0, required - (vitals.memory_bytes if vitals else 0))
+    def memory_promised_to(self) -> tuple[int, int] | None:
+        """The process that still loads, and the bytes that it requires; None if none does, or none are required."""
+        required, run = self.settings.memory.required, self._run
+        if required is None or run is None or self._state not in RUNNING or run.watch.ready_since is not None:
+            return None
+        return run.started.process.pid, required
 
     @property
     def ctx(self) -> HubModelContext:
@@ -207,18 +103,22 @@ class Lifecycle:
             stopped_at=self._stopped_at,
             restarts=self._restarts,
             reason=self._reason,
-            first_failure=self._first_failure,
-            last_failure=self._last_failure,
+            first_failure=self._series.first,
+            last_failure=self._series.last,
         )
 
     # What may be asked of it.
 
     def update(self, settings: ModelSettings, log_path: str) -> None:
         """Heed these settings: what concerns only the hub at once, the rest from the next start on."""
-        before, self.settings = self.settings.health, settings
+        before, self.settings = self.settings, settings
         self.log_path, self.retired = log_path, False
-        if self._run and self._state in RUNNING and settings.health != before:
-            self._watch_anew(self._run)
+        if self._run and self._state in RUNNING and settings.health != before.health:
+            self._run.watch_anew(settings.health)
+        if self._state is ModelState.BACKOFF and settings.restart.policy == "never":
+            self._cancel_restart()
+            self._move(ModelState.FAILED, self._reason)
+            self._announce_gave_up(self.ctx, None, Reason.RELOAD)
 
     def start(self, reason: Reason, replies: list[Reply]) -> None:
         """Run, unless it does. It must not be stopping. `replies` are answered when it runs, or cannot be started."""
@@ -303,11 +203,8 @@ class Lifecycle:
         health = self.settings.health
         if health is None:  # Turned off meanwhile.
             self._on_ok(run)
-        elif not run.asking:
-            # If it cannot be asked now, for want of a thread perhaps, it must be asked again all the same.
-            self._ask_later(run, health.interval)
-            self._world.ask(run, self.settings)
-            run.asking = True
+        else:
+            run.ask(self.settings, health)
 
     def on_probed(self, run_id: str, result: ProbeResult) -> None:
         """It has answered, or not."""
@@ -323,7 +220,7 @@ class Lifecycle:
         elif self._state is ModelState.STARTING:
             self._reason = f"not ready yet: {run.watch.said}"
         if health is not None:
-            self._ask_later(run, run.watch.pause(health))
+            run.ask_later(run.watch.pause(health))
 
     def on_restart_due(self) -> None:
         """The wait before a restart is over."""
@@ -342,8 +239,7 @@ class Lifecycle:
 
     def _begin_anew(self) -> None:
         self._cancel_restart()
-        self._failures = Failures()
-        self._new_series = True
+        self._series.begin_anew()
         self._restarts = 0
 
     def _launch(self, reason: Reason, replies: list[Reply]) -> None:
@@ -354,53 +250,33 @@ class Lifecycle:
         except Exception as error:  # noqa: BLE001  # whatever it was, the model has no process now and must not seem to
             self._world.answer(replies, self._on_launch_failure(run_id, reason, error))
             return
-        self._run = run = Run(run_id, self.ctx, started, self._world.clock())
+        self._run = run = Run(run_id, self.ctx, started, self._world, self._world.clock())
         self._started_at, self._ready_at, self._stopped_at = self._world.wall(), None, None
         self._announce(run, "model_started", reason, started.note, pid=started.process.pid)
         self._world.answer(replies)
         if started.probe is None or self.settings.health is None:
             self._on_ok(run)
         else:
-            self._ask_later(run, FIRST_PROBE)
-            self._allow_time(run, self.settings.health.startup_timeout)
+            run.begin(self.settings.health)
 
     def _on_launch_failure(self, run_id: str, reason: Reason, error: Exception) -> HubError:
-        if not isinstance(error, HubError):
+        if not isinstance(error, ModelError):
             error = LaunchError(self.name, f"cannot be started: {_said(error)}")
-        failure = Failure(self._world.wall(), Reason.SPAWN_ERROR, detail=str(error))
+        failure = Failure(self._world.wall(), Reason.SPAWN_ERROR, detail=error.message)
         # A first start was somebody's wish, and that somebody is told: trying again by ourselves would surprise them.
         self._fail(self.ctx, run_id, failure, again=reason is Reason.RESTART)
         return error
 
-    def _ask_later(self, run: Run, seconds: float) -> None:
-        if run.next_question is not None:
-            run.next_question.cancel()
-        if run.started.probe is not None:
-            run.next_question = self._world.after(seconds, ProbeDue(self.name, run.id))
-
-    def _allow_time(self, run: Run, seconds: float) -> None:
-        """Have it be late when it is not ready so many seconds after its start."""
-        if run.startup_due is not None:
-            run.startup_due.cancel()
-        left = run.since + seconds - self._world.clock()
-        run.startup_due = self._world.after(left, StartupDue(self.name, run.id))
-
-    def _watch_anew(self, run: Run) -> None:
-        """Its `health` has changed: what it still waits for by the old one shall not hold it up."""
-        health = self.settings.health
-        self._ask_later(run, run.watch.pause(health) if health is not None else 0.0)
-        if health is not None and self._state is ModelState.STARTING:
-            self._allow_time(run, health.startup_timeout)
-
     def _on_ok(self, run: Run) -> None:
-        now, sick_since, verdict = self._world.clock(), run.watch.unhealthy_since, run.watch.well(self._world.clock())
+        now, sick_since = self._world.clock(), run.watch.unhealthy_since
+        verdict = run.watch.well(now)
         if verdict is Verdict.NOTHING:
             return
         run.trouble = None
         self._move(ModelState.READY, None)
         if verdict is Verdict.READY:
             self._ready_at = self._world.wall()
-            self._announce(run, "model_ready", None, startup_seconds=now - run.since)
+            self._announce(run, "model_ready", None, startup_seconds=run.uptime)
         else:
             self._announce(run, "model_recovered", None, unhealthy_seconds=now - (sick_since or now))
 
@@ -449,9 +325,8 @@ class Lifecycle:
         self._announce_restart(run.ctx, run.id, again, delay)
 
     def _on_failure(self, run: Run, outcome: Exit, memory: Shortage) -> None:
-        uptime = self._world.clock() - run.since
         trouble = run.trouble if run.stop_reason in TROUBLES else None
-        failure = endings.failure(outcome, time=self._world.wall(), uptime=uptime, trouble=trouble, memory=memory)
+        failure = endings.failure(outcome, time=self._world.wall(), uptime=run.uptime, trouble=trouble, memory=memory)
         self._fail(run.ctx, run.id, failure, again=True, run=run, forced=outcome.forced)
 
     def _fail(
@@ -459,36 +334,33 @@ class Lifecycle:
     ) -> None:
         again = again and self.settings.restart.policy != "never"
         delay = self._next_delay(run) if again else None
-        first = self._remember(failure)
+        first = self._series.add(failure)
         self._move(ModelState.FAILED if delay is None else ModelState.BACKOFF, failure.detail or failure.reason)
         about = {**_envelope(failure), **more, "run_id": run_id, "restart_in": delay, "first_failure": first}
         self._world.announce("model_failed", about, ctx=ctx, exit_code=failure.exit_code)
         self._announce_restart(ctx, run_id, again, delay)
 
-    def _remember(self, failure: Failure) -> Failure | None:
-        """Keep a failure, and return the first of its series if that is another."""
-        if self._new_series:
-            self._first_failure, self._new_series = failure, False
-        self._last_failure = failure
-        return self._first_failure if self._first_failure is not failure else None
-
     def _next_delay(self, run: Run | None) -> float | None:
         """Seconds until it is started again; None: give up. Only time in which it could answer counts as stable."""
-        now, rule = self._world.clock(), self.settings.restart.rule
-        self._failures = self._failures.another(rule, now, run.seconds_well(now) if run else 0.0)
-        # Ends with exit code 0 count too: then the first failure may come later in the row.
-        self._new_series = self._new_series or self._failures.in_a_row == 1
-        return self._failures.delay(rule, self._world.jitter())
+        return self._series.next_delay(
+            self.settings.restart.rule,
+            now=self._world.clock(),
+            ready_for=run.seconds_well if run else 0.0,
+            jitter=self._world.jitter(),
+        )
 
     def _announce_restart(self, ctx: HubModelContext, run_id: str, again: bool, delay: float | None) -> None:
-        about: dict[str, Any] = {"run_id": run_id, "reason": Reason.RESTART}
         if delay is not None:
             self._timer = self._world.after(delay, RestartDue(self.name))
-            attempt = self._failures.in_a_row
+            about = {"run_id": run_id, "reason": Reason.RESTART}
+            attempt = self._series.in_a_row
             self._world.announce("model_restarting", about, ctx=ctx, attempt=attempt, delay_seconds=delay)
         elif again:
-            about = {**about, "first_failure": self._first_failure}
-            self._world.announce("model_gave_up", about, ctx=ctx, failures=len(self._failures.times))
+            self._announce_gave_up(ctx, run_id, Reason.RESTART)
+
+    def _announce_gave_up(self, ctx: HubModelContext, run_id: str | None, reason: Reason) -> None:
+        about = {"run_id": run_id, "reason": reason, "first_failure": self._series.first}
+        self._world.announce("model_gave_up", about, ctx=ctx, failures=self._series.in_window)
 
     def _announce(self, run: Run, hook: str, why: Reason | None, detail: str | None = None, **arguments: Any) -> None:
         about = {"run_id": run.id, "reason": why, "detail": detail}
@@ -498,7 +370,7 @@ class Lifecycle:
         about = {
             "run_id": run.id,
             "reason": reason,
-            "uptime_seconds": self._world.clock() - run.since,
+            "uptime_seconds": run.uptime,
             "signal": endings.signal_name(outcome.code),
             "forced": outcome.forced,
             "log_tail": outcome.tail,

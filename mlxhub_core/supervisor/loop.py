@@ -1,4 +1,4 @@
-"""The supervisor: an actor that owns every model's state. Everything reaches it as a message in its one inbox."""
+"""The actor that owns every model's state. Everything reaches it as a message in its one inbox."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from mlxhub_core.states import ALIVE, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor import messages as say
 from mlxhub_core.supervisor.admission import MEMORY_POLL, Admission
-from mlxhub_core.supervisor.lifecycle import RUNNING, Lifecycle, Run, Started
+from mlxhub_core.supervisor.lifecycle import RUNNING, Lifecycle
 from mlxhub_core.supervisor.plan import Plan, ReloadResult, make_plan
+from mlxhub_core.supervisor.run import Run
+from mlxhub_core.supervisor.world import Started
 from mlxhub_core.vitals import Machine, ThisMachine
 
 T = TypeVar("T")
 
 
-class Supervisor:
-    """Runs the models of hub.yaml.
-
-    Its public methods may be called from any thread, also from inside a sink; they wait for the answer and never hold
-    a lock. `status` does not even wait.
+class Loop:
+    """Owns all models' state, and decides. Others tell its `actor` what has happened and what they want.
 
     Args:
         publish: gets each event: the name of its hook and the hook's arguments. Must return at once and not raise.
@@ -77,53 +76,9 @@ class Supervisor:
         self._seq = 0
         self._snapshot: tuple[ModelStatus, ...] = ()
 
-    # For any thread.
-
-    def start(self) -> None:
-        """Start the loop."""
-        self.actor.start()
-
     def status(self) -> tuple[ModelStatus, ...]:
-        """Every model as it was after the last message. Returns at once."""
+        """Every model as it was after the last message. From any thread; returns at once."""
         return self._snapshot
-
-    def start_model(self, name: str) -> None:
-        """Start a model; returns when its process runs. Raises HubError."""
-        self._ask(lambda reply: say.Start(name, reply))
-
-    def stop_model(self, name: str) -> None:
-        """Stop a model; returns when its process has ended. Raises HubError."""
-        self._ask(lambda reply: say.Stop(name, reply))
-
-    def restart_model(self, name: str) -> None:
-        """Stop a model if it runs and start it; returns when the new process runs. Raises HubError."""
-        self._ask(lambda reply: say.Restart(name, reply))
-
-    def reserve_ports(self, settings: HubSettings) -> None:
-        """Find a port for each model of `settings`, and start or stop none. Raises HubError and changes nothing."""
-        self._ask(lambda reply: say.Reserve(settings, reply))
-
-    def plan(self, settings: HubSettings) -> Plan:
-        """What `apply` would do. Raises HubError as that would, and changes nothing."""
-        return self._ask(lambda reply: say.Preview(settings, reply))
-
-    def apply(self, settings: HubSettings) -> ReloadResult:
-        """Make the models be as `settings` say; returns when that is done. Raises HubError and changes nothing."""
-        return self._ask(lambda reply: say.Apply(settings, reply))
-
-    def shutdown(self) -> None:
-        """Stop every model and refuse everything from now on; returns when all have ended."""
-        self._ask(lambda reply: say.Shutdown(reply))
-
-    def kill(self) -> None:
-        """End those that are stopping at once, and give no model a grace any more. Returns at once."""
-        self.actor.tell(say.Kill())
-
-    def _ask(self, message: Callable[[Future[T]], say.Message]) -> T:
-        reply: Future[T] = Future()
-        if not self.actor.tell(message(reply)):
-            raise HubStateError("the hub was shut down; start it again first")
-        return reply.result()
 
     def _tell(self, message: say.Message) -> None:
         # False would mean that the loop has ended: then nobody is left whom the message could concern.
@@ -182,6 +137,7 @@ class Supervisor:
             case say.ProbeDue(_, run_id):
                 model.on_probe_due(run_id)
             case say.Probed(_, run_id, result):
+                self._admission.memory.see(result.vitals)
                 model.on_probed(run_id, result)
             case say.StartupDue(_, run_id):
                 model.on_startup_due(run_id)
@@ -193,12 +149,18 @@ class Supervisor:
         for name, model in list(self._models.items()):
             if model.retired and model.state not in ALIVE:
                 del self._models[name]
+        told = -1
+        while told != self._seq:  # Who gets in may have taken what another was waiting for.
+            told = self._seq
+            self._let_all_in()
+        self._take_snapshot()
+
+    def _let_all_in(self) -> None:
         for name, (reason, replies) in list(self._waiting.items()):
             self._let_in(self._models[name], reason, replies)
         for model in list(self._models.values()):
             if model.due:
                 self._relaunch(model)
-        self._take_snapshot()
 
     def _let_in(self, model: Lifecycle, reason: Reason, replies: list[say.Reply]) -> None:
         try:
@@ -216,7 +178,7 @@ class Supervisor:
         except MemoryShortError as error:
             model.give_back(error)
         except ModelError as error:  # Another model has its place or its port: that is for people to settle.
-            model.postpone(str(error).removeprefix(f"{model.name}: "))
+            model.postpone(error.message)
         else:
             model.restart() if obstacle is None else model.postpone(obstacle)
 
@@ -296,6 +258,7 @@ class Supervisor:
         self._settings = settings
         self._take_over(settings)
         reason = Reason.HUB_START if first else Reason.RELOAD
+        ended = tuple(s.name for s in (*plan.stop, *plan.restart) if self._models[s.name].state in ALIVE)
         stops = {step.name: say.Reply() for step in plan.stop}
         starts = {step.name: say.Reply() for step in (*plan.restart, *plan.start)}
         for name, stopped in stops.items():
@@ -306,7 +269,7 @@ class Supervisor:
         for step in plan.start:
             self._try(self._start, step.name, reason, starts)
         everything = (*stops.values(), *starts.values())
-        _when_all(everything, lambda: self._applied(plan, starts, reply, quiet=first))
+        _when_all(everything, lambda: self._applied(plan, ended, starts, reply, quiet=first))
 
     def _plan(self, settings: HubSettings, book: PortBook) -> Plan:
         states = {name: model.state for name, model in self._models.items() if not model.retired}
@@ -336,11 +299,18 @@ class Supervisor:
         except HubError as error:
             self.answer([replies[name]], error)
 
-    def _applied(self, plan: Plan, starts: Mapping[str, say.Reply], reply: Future[ReloadResult], quiet: bool) -> None:
+    def _applied(
+        self,
+        plan: Plan,
+        ended: tuple[str, ...],
+        starts: Mapping[str, say.Reply],
+        reply: Future[ReloadResult],
+        quiet: bool,
+    ) -> None:
         failed = {name: error for name, future in starts.items() if isinstance(error := future.exception(), HubError)}
         result = ReloadResult(
             started=tuple(name for name in starts if name not in failed),
-            stopped=tuple(step.name for step in (*plan.stop, *plan.restart)),
+            stopped=ended,
             unchanged=tuple(step.name for step in plan.unchanged),
             failed=failed,
         )

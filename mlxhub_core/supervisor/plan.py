@@ -84,8 +84,10 @@ def _verdict(old: ModelSettings | None, new: ModelSettings, state: ModelState | 
     # One that is stopping needs no second stop: if it is to run again, it does so with the new settings.
     if state in ALIVE and state is not ModelState.STOPPING:
         return ("restart", changes) if changes else ("unchanged", f"is {state}")
+    if state is ModelState.BACKOFF and not changes:
+        return "unchanged", "waits for its restart" if new.restart.policy != "never" else "is no longer restarted"
     if state is ModelState.BACKOFF:
-        return ("start", changes) if changes else ("unchanged", "waits for its restart")
+        return "start", changes
     if new.default and not old.default:
         return ("start", "default: true is new")
     if new.default and state is ModelState.FAILED:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from mlxhub_core.events import Reason
+
 if TYPE_CHECKING:
     from mlxhub_core.testing import Recorded
 
@@ -80,8 +82,10 @@ class _History:
         self.end = recorded if self.phase == _NONE else None
 
     def _add_sequel(self, recorded: Recorded) -> None:
-        end, self.end = self.end, None
         again = recorded.hook == "model_restarting"
+        if not again and recorded.event.reason is Reason.RELOAD:
+            return  # hub.yaml now says never, after the restart was announced
+        end, self.end = self.end, None
         self._expect(end is not None, "nothing has ended")
         assert end is not None
         self._expect(end.event.run_id == recorded.event.run_id, "it belongs to another run")
