@@ -5,7 +5,7 @@ stopped ──> starting ──> ready <──> unhealthy
                └───────────┴────────────┤
                                         ├──> stopping ──┐
                                         ├───────────────┼──> stopped
-                                        ├───────────────┼──> backoff ──> starting, stopped
+                                        ├───────────────┼──> backoff ──> starting, stopped, failed
                                         └───────────────┴──> failed ───> starting, stopped
 """
 

@@ -278,13 +278,14 @@ class Loop:
 
     def _take_over(self, settings: HubSettings) -> None:
         """Have a lifecycle with the new settings for each model, in the order of the file."""
-        old, self._models = self._models, {}
+        new = {}
         for model in settings.models:
             log = str(logs.log_file(settings.log_path, model.name))
-            lifecycle = old.pop(model.name) if model.name in old else Lifecycle(model, log, self)
-            self._models[model.name] = lifecycle
-            lifecycle.update(model, log)
-        self._models |= old
+            new[model.name] = self._models.get(model.name) or Lifecycle(model, log, self)
+        # All of them before any update: what that tells must find the whole picture in the status.
+        self._models = new | {name: model for name, model in self._models.items() if name not in new}
+        for model in settings.models:
+            new[model.name].update(model, str(logs.log_file(settings.log_path, model.name)))
 
     def _try(
         self,
