@@ -320,7 +320,7 @@ class Loop:
             self.announce("config_reloaded", {"reason": Reason.RELOAD}, **names)
         self.answer([reply], result=result)
 
-    # What a lifecycle needs of the loop: see `lifecycle.Surroundings`.
+    # What a lifecycle needs of the loop: see `world.Surroundings`.
 
     def launch(self, model: ModelSettings, run_id: str) -> Started:
         """Start a model's process. Raises HubError or OSError."""
