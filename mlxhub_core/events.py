@@ -98,7 +98,8 @@ class HubEvent:
         detail: one sentence for people, or None.
         uptime_seconds: how many seconds the process had run, for events that end it; else None.
         signal: the name of the signal that ended the process, as ``SIGKILL``; else None.
-        forced: whether the hub had to use SIGKILL to stop it.
+        forced: whether the hub ended it, or a child of it, by SIGKILL: it took longer than its ``stop_timeout``, or
+            somebody lost patience.
         restart_in: seconds until the hub restarts it; None: it will not.
         log_tail: the last lines of this run's output, for events that end it.
         first_failure: how the series of failures began of which this one is not the first; else None.

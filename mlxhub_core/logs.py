@@ -6,7 +6,9 @@ lost or late. The file is opened to append, so that truncating it leaves no hole
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 TAIL_BYTES = 16 * 1024
@@ -25,10 +27,27 @@ def log_file(directory: Path, name: str) -> Path:
 def open_log(path: Path) -> int:
     """Open a log to append; its directory is made, readable only by the user if it was not there.
 
-    Returns a file descriptor that children do not inherit by themselves. Raises OSError.
+    Returns a file descriptor that children do not inherit by themselves.
+
+    Raises:
+        OSError: it cannot be opened, or is something that a reader or writer could be made to wait at, as a named pipe.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        # Not blocking, as opening a named pipe would else wait for a reader.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise _no_log(path) if error.errno == errno.ENXIO else error from None
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+        os.close(descriptor)
+        raise _no_log(path)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _no_log(path: Path) -> OSError:
+    return OSError(errno.ENXIO, "no file that a log could be written to; remove it", str(path))
 
 
 def size(path: Path) -> int:
@@ -45,7 +64,10 @@ def read_from(path: Path, since: int, limit: int) -> bytes:
     A log that is shorter than `since` was truncated meanwhile, so all of it is newer.
     """
     try:
-        with path.open("rb") as file:
+        # Should it be a named pipe by now, nobody shall wait for somebody to write into it.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return b""
             end = file.seek(0, os.SEEK_END)
             file.seek(max(since if since <= end else 0, end - limit))
             return file.read(limit)

@@ -54,9 +54,7 @@ class HubManager:
         self._reloading = threading.RLock()
         self._closed = False
         self._fanout = Fanout(_log_warning)
-        self._supervisor = Supervisor(
-            Loop(self._fanout.publish, _log_bug, process_factory=process_factory or spawn)
-        )
+        self._supervisor = Supervisor(Loop(self._fanout.publish, _log_bug, process_factory=process_factory or spawn))
         self._view = _View(self._supervisor, self._fanout)
         if observability_sink is not None:
             self._fanout.add(PASSED_SINK, observability_sink, self._greeting())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -72,14 +75,26 @@ def listens(pid: int, port: int) -> bool:
     """Whether a process or one of its children listens on a port; True where the system does not let us look."""
     try:
         leader = psutil.Process(pid)
-        # Whether it has children is looked up only when it matters: that means a look at every process there is.
-        return _has_listener(leader, port) or any(_has_listener(c, port) for c in leader.children(recursive=True))
+        # Whom else it has started is looked up only when it matters: that means a look at every process there is.
+        return _has_listener(leader, port) or any(_has_listener(process, port) for process in _started_by(leader))
     except psutil.AccessDenied:
         return True
     except psutil.NoSuchProcess:
         return False
 
 
+def _started_by(leader: psutil.Process) -> Iterator[psutil.Process]:
+    """Its descendants, and those of its session whose parents are gone."""
+    yield from leader.children(recursive=True)
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            if process.pid != leader.pid and os.getsid(process.pid) == leader.pid:
+                yield process
+
+
 def _has_listener(process: psutil.Process, port: int) -> bool:
-    sockets = process.net_connections(kind="tcp")
+    try:
+        sockets = process.net_connections(kind="tcp")
+    except psutil.NoSuchProcess:
+        return False
     return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)

@@ -169,10 +169,11 @@ class LoggingHubObservabilitySink:
         log = self._bind(ctx, "model_unhealthy", hub_reason=event.reason if event else None, hub_detail=reason)
         log.warning("{} is unhealthy: {}", ctx.name, reason)
 
-    def model_recovered(self, ctx: HubModelContext, *, unhealthy_seconds: float) -> None:
+    def model_recovered(self, ctx: HubModelContext, *, unhealthy_seconds: float, event: HubEvent | None = None) -> None:
         """Log that it answers again, at info."""
         log = self._bind(ctx, "model_recovered", hub_unhealthy_seconds=unhealthy_seconds)
-        log.info("{} answers again after {:.1f} s", ctx.name, unhealthy_seconds)
+        said = event.detail if event and event.detail else f"answers again after {unhealthy_seconds:.1f} s"
+        log.info("{}: {}" if event and event.detail else "{} {}", ctx.name, said)
 
     def model_stopped(self, ctx: HubModelContext, *, exit_code: int | None, event: HubEvent | None = None) -> None:
         """Log the stop, at info."""
@@ -195,7 +196,7 @@ class LoggingHubObservabilitySink:
     def model_gave_up(self, ctx: HubModelContext, *, failures: int) -> None:
         """Log the end of the restarts, at error."""
         log = self._bind(ctx, "model_gave_up", hub_failures=failures)
-        log.error("{} failed {} times; it stays down until it is started by hand", ctx.name, failures)
+        log.error("{} ended {} times; it stays down until it is started by hand", ctx.name, failures)
 
     def config_reloaded(self, *, started: Sequence[str], stopped: Sequence[str], unchanged: Sequence[str]) -> None:
         """Log the outcome of a reload, at info."""
@@ -225,7 +226,7 @@ def _outcome(exit_code: int | None, event: HubEvent | None) -> str:
 
 
 def _forced(event: HubEvent | None) -> str:
-    return "; it ignored SIGTERM and was killed" if event is not None and event.forced else ""
+    return "; the hub had to kill it" if event is not None and event.forced else ""
 
 
 def _names(names: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ from mlxhub_core.vitals import Vitals, children_of, vitals_of
 
 COMPLETION_TIMEOUT = 60.0
 """Seconds for one token. A server that still loads answers when it has loaded; a big model on a CPU takes a while."""
+TRUST = 10
+"""Answers until it is looked up again who listens on the port, which can take longer than to ask."""
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are read."""
 MAX_LOG = 256 * 1024
@@ -62,6 +64,7 @@ class ProbeResult:
         final: that this process never will again.
         vitals: what it had used by then; None if that is unknown.
         asked: False: the hub could not even ask, which says nothing about the model.
+        silent: whether it took the question, and gave no answer in time.
     """
 
     ok: bool
@@ -69,6 +72,7 @@ class ProbeResult:
     final: bool = False
     vitals: Vitals | None = None
     asked: bool = True
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class ServerProbe:
         self._target = target
         self._log_seen = target.log_begin
         self._children: Sequence[psutil.Process] | None = None
-        self._proven = False
+        self._trust = 0
 
     def ask(self, question: Question, health: HealthSettings, answer: Callable[[ProbeResult], None]) -> None:
         """See `Probe`. Asks in a thread of its own, which does not keep the hub from ending."""
@@ -160,11 +164,12 @@ class ServerProbe:
     def _own(self, result: ProbeResult) -> ProbeResult:
         """Believe only the process itself."""
         target, is_mlx = self._target, self._target.model is not None
-        # As long as it holds the port nobody else can have it, so one proof is enough.
-        if target.pid is None or not (result.ok or is_mlx) or (result.ok and self._proven):
+        # As long as it holds the port nobody else can have it, so one proof is good for a while.
+        self._trust = self._trust - 1 if result.ok else 0
+        if target.pid is None or not (result.ok or is_mlx) or self._trust > 0:
             return result
         if listens(target.pid, target.port):
-            self._proven = self._proven or result.ok
+            self._trust = TRUST if result.ok else 0
             return result
         # mlx_lm lives on when it cannot bind its port, and whatever the stranger who has it answers, it will not.
         return ProbeResult(False, f"port {target.port} is answered by another program", final=is_mlx)
@@ -264,7 +269,8 @@ def _verdict(ok: bool, status: int, text: str) -> ProbeResult:
 
 def _unanswered(error: Exception) -> ProbeResult:
     said = _in_brief(getattr(error, "strerror", None) or str(error)) or type(error).__name__
-    return ProbeResult(False, said, asked=getattr(error, "errno", None) not in _OWN_WANT)
+    silent = isinstance(error, TimeoutError)
+    return ProbeResult(False, said, asked=getattr(error, "errno", None) not in _OWN_WANT, silent=silent)
 
 
 def _in_brief(text: str) -> str:

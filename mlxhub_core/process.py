@@ -1,12 +1,13 @@
 """One child process: started in its own session, waited for by a thread of its own, stopped by a ladder.
 
-The end of a process is an event: a thread sleeps in the kernel until it comes. The whole process group goes with its
-leader: what a model leaves behind would keep its port and its memory.
+The end of a process is an event: a thread sleeps in the kernel until it comes. Its whole session goes with its leader,
+also groups that a shell made in it: what a model leaves behind would keep its port and its memory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -24,8 +25,8 @@ from mlxhub_core import logs
 from mlxhub_core.launch import Launch
 
 GROUP_POLL = (0.02, 0.25)
-"""Seconds between looks at what is left of a process group whose leader has ended, at first and at most: no event tells
-when those end."""
+"""Seconds between looks at what is left of a session whose leader has ended, at first and at most: no event tells when
+those end."""
 
 KILL_WAIT = 1.0
 """Seconds to wait until the killed are gone; one that hangs in the kernel for longer is not waited for."""
@@ -37,7 +38,7 @@ class Exit:
 
     Attributes:
         code: its exit code, or the negative number of the signal that ended it, as `subprocess` has it.
-        forced: whether SIGKILL was needed because it, or a child of it, did not end within its grace.
+        forced: whether the hub ended it, or a child of it, by SIGKILL.
         tail: the last lines of its output.
     """
 
@@ -51,15 +52,15 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its process id, which is also that of its group."""
+        """Its process id, which is also that of its group and of its session."""
         ...
 
     def stop(self, grace: float) -> None:
-        """Ask its group to end (SIGTERM); after `grace` seconds make it (SIGKILL). Returns at once."""
+        """Ask its session to end (SIGTERM); after `grace` seconds make it (SIGKILL). Returns at once."""
         ...
 
     def kill(self) -> None:
-        """Make its group end now (SIGKILL). Returns at once."""
+        """Make its session end now (SIGKILL). Returns at once."""
         ...
 
 
@@ -91,7 +92,12 @@ def spawn(launch: Launch, log: Path, on_exit: Callable[[Exit], None]) -> Process
         )
     finally:
         os.close(output)
-    return _Child(popen, lambda: logs.tail(log, since=begin), on_exit)
+    try:
+        return _Child(popen, lambda: logs.tail(log, since=begin), on_exit)
+    except RuntimeError as error:  # No thread is left that could wait for it.
+        _signal_session(popen.pid, signal.SIGKILL)
+        popen.wait()
+        raise OSError(errno.EAGAIN, str(error)) from None
 
 
 class _Child:
@@ -114,7 +120,7 @@ class _Child:
             if self._deadline is not None or self._reaped:
                 return
             self._deadline = time.monotonic() + grace
-            self._timer = threading.Timer(grace, self._force)
+            self._timer = threading.Timer(grace, self.kill)
             self._timer.daemon = True
             self._timer.start()
         self._signal(signal.SIGTERM)
@@ -122,37 +128,34 @@ class _Child:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
-
-    def _force(self) -> None:
         self._forced = True
-        self.kill()
+        self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
         with self._lock:
-            # Once its leader is reaped the kernel may give the group's number to a stranger.
+            # Once its leader is reaped the kernel may give the session's number to a stranger.
             if not self._reaped:
-                _signal_group(self.pid, number)
+                _signal_session(self.pid, number)
 
     def _wait(self) -> None:
         _until_dead(self.pid)
-        self._clear_group()
+        self._clear_session()
         with self._lock:
             code = self._popen.wait()
             self._reaped = True
             if self._timer is not None:
                 self._timer.cancel()
-        forced = self._deadline is not None and (self._forced or code == -signal.SIGKILL)
+        forced = self._deadline is not None and self._forced
         self._on_exit(Exit(code, forced, self._tail()))
 
-    def _clear_group(self) -> None:
-        """Nothing of the group outlives its leader: after a stop it has the rest of the grace, after a crash none."""
-        self._await_group(until=self._deadline or 0.0)
+    def _clear_session(self) -> None:
+        """Nothing of the session outlives its leader: after a stop it has the rest of the grace, after a crash none."""
+        self._await_session(until=self._deadline or 0.0)
         if any(_others(self.pid)):
-            self._force()
-            self._await_group(until=time.monotonic() + KILL_WAIT)
+            self.kill()
+            self._await_session(until=time.monotonic() + KILL_WAIT)
 
-    def _await_group(self, until: float) -> None:
+    def _await_session(self, until: float) -> None:
         pause = GROUP_POLL[0]
         while time.monotonic() < until and any(_others(self.pid)):
             time.sleep(pause)
@@ -177,17 +180,21 @@ def _until_dead(pid: int) -> None:
         queue.close()
 
 
-def _signal_group(group: int, number: int) -> None:
+def _signal_session(leader: int, number: int) -> None:
     # Nobody is left; or, on macOS, only the dead leader.
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+        os.killpg(leader, number)
+    for pid in _others(leader):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(pid) != leader:
+                os.kill(pid, number)
 
 
-def _others(group: int) -> Iterator[int]:
-    """The living members of a process group besides its leader."""
+def _others(leader: int) -> Iterator[int]:
+    """The living members of a session besides its leader."""
     for pid in psutil.pids():
         try:
-            if pid != group and os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if pid != leader and os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 yield pid
         except (OSError, psutil.Error):
             continue

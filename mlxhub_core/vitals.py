@@ -24,6 +24,7 @@ class Vitals:
         cpu_seconds: time on any core. Less than before if a child has ended meanwhile.
         memory_bytes: memory of their own, without what the system can drop at once (mapped files, where it tells).
         log_bytes: the length of the log.
+        io_bytes: read from and written to files; 0 where the system does not say (macOS).
         available_bytes: memory of the whole machine that could be had without swapping.
         oom_kills: see `Machine`.
     """
@@ -33,6 +34,7 @@ class Vitals:
     log_bytes: int
     available_bytes: int
     oom_kills: int | None = None
+    io_bytes: int = 0
 
 
 class Machine(Protocol):
@@ -47,7 +49,7 @@ class Machine(Protocol):
         ...
 
     def memory_of(self, pid: int) -> int:
-        """Bytes that a process and its children have; 0 if it has ended."""
+        """Bytes that a process has, without its children; 0 if it has ended."""
         ...
 
     def oom_kills(self) -> int | None:
@@ -68,7 +70,7 @@ class ThisMachine:
 
     def memory_of(self, pid: int) -> int:
         """See `Machine`."""
-        vitals = vitals_of(pid, None)
+        vitals = vitals_of(pid, None, children=())
         return vitals.memory_bytes if vitals else 0
 
     def oom_kills(self) -> int | None:
@@ -110,16 +112,17 @@ def vitals_of(pid: int, log: Path | None, children: Sequence[psutil.Process] | N
     except (psutil.Error, OSError):  # OSError: the hub itself has no file descriptor left.
         return None
     return Vitals(
-        cpu_seconds=sum(cpu for cpu, _ in used),
-        memory_bytes=sum(memory for _, memory in used),
+        cpu_seconds=sum(cpu for cpu, _, _ in used),
+        memory_bytes=sum(memory for _, memory, _ in used),
+        io_bytes=sum(io for _, _, io in used),
         log_bytes=logs.size(log) if log else 0,
         available_bytes=available,
         oom_kills=kills,
     )
 
 
-def _used(process: psutil.Process) -> tuple[float, int] | None:
-    """Seconds and bytes; None if it has ended, or the system does not let us look."""
+def _used(process: psutil.Process) -> tuple[float, int, int] | None:
+    """Seconds, bytes of memory and of files; None if it has ended, or the system does not let us look."""
     try:
         with process.oneshot():
             cpu, memory = process.cpu_times(), process.memory_info()
@@ -129,4 +132,12 @@ def _used(process: psutil.Process) -> tuple[float, int] | None:
     if memory.vms == 0:
         return None
     # Linux counts mapped files with the rest, though it gives them back at once; macOS does not tell them apart.
-    return cpu.user + cpu.system, memory.rss - getattr(memory, "shared", 0)
+    return cpu.user + cpu.system, memory.rss - getattr(memory, "shared", 0), _io(process)
+
+
+def _io(process: psutil.Process) -> int:
+    try:
+        counters = process.io_counters()
+    except (AttributeError, psutil.Error):
+        return 0
+    return int(counters.read_chars + counters.write_chars)

@@ -85,7 +85,7 @@ CALLS: dict[str, tuple[dict[str, Any], str, str, dict[str, Any]]] = {
     "model_gave_up": (
         {"failures": 5},
         "ERROR",
-        "{} failed 5 times; it stays down until it is started by hand",
+        "{} ended 5 times; it stays down until it is started by hand",
         {"hub_failures": 5},
     ),
 }
@@ -125,14 +125,14 @@ def test_each_record_has_its_model_group_and_log_bound_and_the_level_and_words_o
         (
             "model_failed",
             {"exit_code": -9, "event": envelope(signal="SIGKILL", detail="no answer within 5 s", forced=True)},
-            "failed (SIGKILL; no answer within 5 s); it ignored SIGTERM and was killed; its output is in /logs/",
+            "failed (SIGKILL; no answer within 5 s); the hub had to kill it; its output is in /logs/",
         ),
         ("model_failed", {"exit_code": 0, "event": envelope(detail="no answer")}, "failed (exit code 0; no answer); "),
         ("model_stopped", {"exit_code": -15, "event": envelope(signal="SIGTERM")}, "stopped (SIGTERM)"),
         (
             "model_stopped",
             {"exit_code": -9, "event": envelope(signal="SIGKILL", forced=True)},
-            "stopped (SIGKILL); it ignored SIGTERM and was killed",
+            "stopped (SIGKILL); the hub had to kill it",
         ),
     ],
     ids=[

@@ -1021,7 +1021,7 @@ def test_a_wrong_restart_is_told(load: Load, written: str, message: str) -> None
         ("'off'", f"health: {SECTION}, as {{interval: 30}}, or off"),
         ("0", f"health: {SECTION}, as {{interval: 30}}, or off"),
         ("[]", f"health: {SECTION}, as {{interval: 30}}, or off"),
-        ("{interval: 0}", "health.interval: must be more than 0"),
+        ("{interval: 0}", "health.interval: must be at least 0.1"),
         ("{interval: 30s}", "health.interval: must be a number, not text"),
         ("{interval: '30'}", "health.interval: must be a number, not text; write it without quotes"),
         ("{interval: off}", "health.interval: must be a number, not yes/no"),

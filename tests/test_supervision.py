@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,6 +173,56 @@ def test_a_slow_load_that_makes_progress_is_told_once_and_left_alone(
     ready = sink.wait_for("model_ready", "a")
     assert ready.arguments["startup_seconds"] > 1.4
     assert sink.hooks_of("a") == ["model_started", "model_unhealthy", "model_ready"]
+
+
+BUSY = """\
+import sys, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        end = time.monotonic() + (2.5 if self.path == "/work" else 0)
+        while time.monotonic() < end: pass
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *args): pass
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+"""A server that does one thing at a time, with all its might."""
+
+
+def test_a_server_that_is_too_busy_to_answer_is_left_alone(
+    hub: HubManager, config: Path, sink: RecordingSink, tmp_path: Path
+) -> None:
+    (tmp_path / "busy.py").write_text(BUSY)
+    write(config, model("a", f"[{sys.executable}, -I, busy.py, '{{port}}']", default="true", health=QUICK))
+    hub.reload()
+    sink.wait_for("model_ready", "a")
+    url = f"http://127.0.0.1:{status(hub, 'a').port}/work"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert answer.status == 200
+    assert sink.hooks_of("a") == ["model_started", "model_ready"]
+
+
+def test_a_named_pipe_in_place_of_a_log_holds_nobody_up(hub: HubManager, config: Path) -> None:
+    (config.parent / "logs").mkdir()
+    os.mkfifo(config.parent / "logs" / "a.log")
+    write(config, model("a", default="true"), model("b", default="true"))
+    result = hub.reload()
+    assert result.started == ("b",)
+    assert "a: cannot be started: no file that a log could be written to; remove it: " in str(result.failed["a"])
+    hub.stop_model("b")
+
+
+def test_a_program_whose_first_line_leads_nowhere_is_said_to_be_that(
+    hub: HubManager, config: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "moved"
+    program.write_text("#!/no/such/venv/bin/python\n")
+    program.chmod(0o755)
+    write(config, model("a", f"[{program}]"))
+    hub.reload()
+    with pytest.raises(LaunchError, match=r"the program that .*moved names in its first line is not there"):
+        hub.start_model("a")
 
 
 def test_many_stubborn_models_take_one_grace_to_shut_down_and_are_said_to_be_forced(

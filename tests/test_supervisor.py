@@ -1166,7 +1166,9 @@ def used(*, cpu: float = 0.0, memory: int = 0, log: int = 0, available: int = 16
 
 
 def stuck(p: Play) -> None:
-    p.miss(after=30, vitals=used())
+    """Asked each five seconds, and nothing has happened for thirty."""
+    for _ in range(6):
+        p.miss(after=5, vitals=used())
 
 
 LATE: list[Step] = [lambda p: p.wait(60), lambda p: p.answer(ready=False, vitals=used())]
@@ -1203,7 +1205,7 @@ STARTUPS: dict[str, tuple[str, list[Step], list[str], ModelState]] = {
     ),
     "it answers after all": (
         "on-failure",
-        [*LATE, stuck, stuck, well],
+        [*LATE, stuck, stuck, lambda p: p.asked(after=5), lambda p: p.answer(ready=True)],
         ["unhealthy startup_timeout", "ready"],
         ModelState.READY,
     ),
@@ -1215,7 +1217,7 @@ STARTUPS: dict[str, tuple[str, list[Step], list[str], ModelState]] = {
     ),
     "it dies of something else while it is late": (
         "on-failure",
-        [*LATE, dead, lambda p: p.end("a", -15)],
+        [*LATE, lambda p: p.miss(after=5, final=True, detail="dead"), lambda p: p.end("a", -15)],
         ["unhealthy startup_timeout", "failed -15 unhealthy in 1.0", "restarting"],
         ModelState.BACKOFF,
     ),
@@ -1294,7 +1296,7 @@ def test_history_of_a_model_that_starts(
         (used(memory=10_000_000), True),
         (used(memory=-10_000_000), True),
         (used(log=10_000), True),
-        (used(cpu=0.3, memory=100_000, log=200), False),
+        (used(cpu=0.2, memory=100_000, log=200), False),
     ],
     ids=["it computes", "it takes memory", "it gives memory back", "it writes its log", "it does next to nothing"],
 )
@@ -1302,11 +1304,11 @@ def test_who_is_late_may_go_on_for_as_long_as_it_makes_progress(tmp_path: Path, 
     play = starting(tmp_path)
     play.wait(60)
     play.answer(ready=False, vitals=used(memory=1_000_000_000))
-    for n in range(1, 10):
+    for n in range(1, 60):
         if play.status("a").state is ModelState.STOPPING:
             break
         grown = used(cpu=each.cpu_seconds * n, memory=1_000_000_000 + each.memory_bytes * n, log=each.log_bytes * n)
-        play.miss(after=30, vitals=grown)
+        play.miss(after=5, vitals=grown)
     assert play.status("a").state is (ModelState.UNHEALTHY if goes_on else ModelState.STOPPING)
     assert play.story("a")[1:] == ["unhealthy startup_timeout"]
 
@@ -1315,12 +1317,50 @@ def test_progress_forgives_the_misses_before_it(tmp_path: Path) -> None:
     play = starting(tmp_path)
     for step in (*LATE, stuck, stuck):
         step(play)
-    play.miss(after=30, vitals=used(cpu=20))
-    for _ in range(2):
-        play.miss(after=30, vitals=used(cpu=20))
+    play.miss(after=5, vitals=used(cpu=20))
+    for _ in range(17):
+        play.miss(after=5, vitals=used(cpu=20))
     assert play.status("a").state is ModelState.UNHEALTHY
-    play.miss(after=30, vitals=used(cpu=20))
+    play.miss(after=5, vitals=used(cpu=20))
     assert play.status("a").state is ModelState.STOPPING
+
+
+def test_who_is_late_says_in_its_status_and_at_its_end_what_it_said_last(tmp_path: Path) -> None:
+    play = starting(tmp_path)
+    for step in LATE:
+        step(play)
+    assert play.status("a").reason == "not ready after 60 s: HTTP 503"
+    for _ in range(18):
+        play.miss(after=5, vitals=used(), detail="HTTP 500 no such library")
+    assert play.status("a").state is ModelState.STOPPING
+    play.end("a", -15)
+    failed = next(args["event"] for hook, args in play.events if hook == "model_failed")
+    assert (failed.reason, failed.detail) == ("startup_timeout", "not ready after 60 s: HTTP 500 no such library")
+
+
+def test_who_works_in_silence_is_left_alone_for_ten_minutes(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(server()))
+    play.asked(after=0.05)
+    play.answer(ready=True, vitals=used())
+    begin, busy = play.clock(), 0.0
+    while play.status("a").state is ModelState.READY:
+        busy += 20
+        play.asked(after=30 if play.clock() - begin < 600 else 5)
+        play.answer(ready=False, silent=True, detail="no answer within 5 s", vitals=used(cpu=busy))
+    assert play.clock() - begin == pytest.approx(610, abs=1)
+
+
+def test_a_restart_by_hand_that_would_be_refused_stops_nothing(tmp_path: Path) -> None:
+    def text(places: int) -> str:
+        return hub(*(model(n, group="big", default="true" if n == "a" else "false") for n in "ab"),
+                   top=f"groups: [{{name: big, max_loaded: {places}}}]\n")  # fmt: skip
+
+    play = Play(tmp_path, text(2))
+    play.start("b")
+    play.reload(text(1))
+    assert isinstance(play.restart("a").exception(timeout=0), GroupFullError)
+    assert play.status("a").state is ModelState.READY
+    assert play.process("a").graces == []
 
 
 def test_being_late_is_told_with_the_time_and_the_last_answer(tmp_path: Path) -> None:
@@ -1936,11 +1976,11 @@ def test_a_restart_waits_for_the_memory_of_the_process_that_has_ended(tmp_path: 
     assert play.timers() == [say.RestartDue("a")], "nobody waits for it yet, so nobody looks"
     play.wait(1)
     assert play.status("a").state is ModelState.BACKOFF
-    assert play.status("a").reason == "waits for the memory of a process that has ended"
+    assert play.status("a").reason == "waits for memory: 2.0 GB are available, and it needs 10.0 GB"
     for _ in range(3):
         play.start("b")
     assert play.timers() == [say.LookAgain()], "one look at a time is enough, however much happens meanwhile"
-    play.machine.available = 8 * GB
+    play.machine.available = 10 * GB
     play.wait(0.25)
     assert play.status("a").state is ModelState.STARTING
     started = next(args["event"] for hook, args in reversed(play.events) if hook == "model_started")
@@ -1964,7 +2004,7 @@ def test_memory_that_never_comes_back_is_written_off_and_told(tmp_path: Path) ->
     play.wait(0.25)
     assert play.status("a").state is ModelState.STARTING
     started = next(args["event"] for hook, args in reversed(play.events) if hook == "model_started")
-    assert started.detail == "5.0 GB of memory did not come back from a process that has ended"
+    assert started.detail == "2.0 GB of memory are available, and it may need 10.0 GB"
     assert say.LookAgain() not in play.timers()
 
 

@@ -102,6 +102,8 @@ def _outcome(hub: HubManager) -> ReloadResult | HubError:
         return hub.reload()
     except HubError as error:
         return error
+    except Exception as error:  # noqa: BLE001  # without an outcome the command would wait for ever
+        return HubError(f"a bug in mlxhub, please report it: {type(error).__name__}: {error}")
 
 
 def _show_failed(result: ReloadResult) -> None:

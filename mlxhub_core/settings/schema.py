@@ -156,7 +156,7 @@ class HealthSettings(BaseModel):
     model_config = STRICT
 
     path: Annotated[str, AfterValidator(_url_path)] = "/health"
-    interval: Seconds = 30.0
+    interval: Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] = 30.0
     timeout: Seconds = 5.0
     startup_timeout: Seconds = 600.0
     failures: Annotated[int, Field(ge=1, le=1000)] = 3

@@ -16,15 +16,15 @@ from mlxhub_core.supervisor.lifecycle import Lifecycle
 from mlxhub_core.vitals import Machine, Vitals
 
 RETURN_PATIENCE = 30.0
-"""Seconds to wait at most for the memory of a process that has ended; on Apple silicon some may never come back."""
-RETURN_PART = 0.5
-"""Of that memory must be back: others use some of it meanwhile."""
+"""Seconds that a start waits at most for the memory of processes that have ended; some may never come back."""
+RETURN_PART = 0.9
+"""Of that memory should come back: others may use some of it meanwhile."""
 WORTH_WAITING = 256 * 1024 * 1024
 """Bytes: the memory of smaller processes is not waited for."""
-STALE = 60.0
-"""Seconds after which what was missing tells nothing any more: it may have come back and be in use by others."""
 MEMORY_POLL = 0.25
 """Seconds between looks at the memory that is to come back: no event tells when it has."""
+FORGOTTEN = 5.0
+"""Seconds after which one who was not looked at again has stopped waiting."""
 
 
 class MemoryReturn:
@@ -41,10 +41,10 @@ class MemoryReturn:
     def __init__(self, machine: Machine, clock: Callable[[], float]) -> None:
         self._machine = machine
         self._clock = clock
-        self._awaited = 0
+        self._expected = 0
         self._until = 0.0
-        self._waited = float("-inf")
         self._available: int | None = None
+        self._held = 0
 
     def see(self, vitals: Vitals | None) -> None:
         """Take note of what any process was seen with."""
@@ -55,38 +55,22 @@ class MemoryReturn:
         """A process has ended that was last seen with these."""
         if vitals is None or vitals.memory_bytes < WORTH_WAITING:
             return
-        if self._clock() >= self._until:
-            self._awaited = 0
-        # On top of what is still to come from others that have just ended.
         # What was available is known best from the last look at any model: others may have grown since.
         before = vitals.available_bytes if self._available is None else self._available
-        expected = max(self._awaited, before) + int(vitals.memory_bytes * RETURN_PART)
-        self._awaited = min(expected, self._machine.total_memory())
+        # On top of what is still to come from others that have just ended.
+        expected = max(self._expected if self.is_missing() else 0, before) + int(vitals.memory_bytes * RETURN_PART)
+        self._held = max(self._held if self.is_missing() else 0, vitals.memory_bytes)
+        self._expected = min(expected, self._machine.total_memory())
         self._until = self._clock() + RETURN_PATIENCE
 
-    def missing(self) -> int:
-        """Bytes that are not back yet."""
-        if not self._awaited:
-            return 0
-        missing = self._awaited - self._machine.available_memory()
-        if missing <= 0:
-            self._awaited = 0
-        return max(0, missing)
+    @property
+    def held(self) -> int:
+        """Bytes that the biggest of those processes had whose memory may still come back; 0 if there is none."""
+        return self._held if self.is_missing() else 0
 
-    def is_awaited(self) -> bool:
-        """Whether to wait for what is missing."""
-        now = self._clock()
-        if now >= self._until or not self.missing():
-            return False
-        self._waited = now
-        return True
-
-    def write_off(self) -> str | None:
-        """A sentence about what is still missing, once; None if nothing is, or nobody has waited for it."""
-        missing, self._awaited = self.missing(), 0
-        if not missing or self._clock() - self._waited > STALE:
-            return None
-        return f"{in_gigabytes(missing)} of memory did not come back from a process that has ended"
+    def is_missing(self) -> bool:
+        """Whether some of it may still come back."""
+        return self._clock() < self._until and self._machine.available_memory() < self._expected
 
 
 class Admission:
@@ -100,7 +84,10 @@ class Admission:
     def __init__(self, machine: Machine, clock: Callable[[], float]) -> None:
         self.memory = MemoryReturn(machine, clock)
         self._machine = machine
+        self._clock = clock
         self._ports: PortBook | None = None
+        self._waiting: dict[str, tuple[float, float]] = {}
+        self._notes: dict[str, str] = {}
         self._places: dict[str, int] = {}
 
     def book_for(self, settings: HubSettings) -> PortBook:
@@ -135,10 +122,20 @@ class Admission:
             GroupFullError, LaunchError: another model has what it needs and keeps it.
             MemoryShortError: less memory is available than it requires.
         """
-        obstacle = self._place(model, models, queued) or self._port(model, models)
-        if obstacle is None and self.memory.is_awaited():
-            obstacle = "waits for the memory of a process that has ended"
-        return obstacle or self._shortage(model, models)
+        return self.kept_from(model, models, queued) or self._memory(model, models)
+
+    def kept_from(self, model: Lifecycle, models: Collection[Lifecycle], queued: Collection[str]) -> str | None:
+        """The part of `obstacle` that other models are, which is the same whether the model itself runs or not."""
+        return self._place(model, models, queued) or self._port(model, models)
+
+    def note(self, name: str) -> str | None:
+        """A sentence about the start that was just allowed, which people should know; once."""
+        self._waiting.pop(name, None)
+        return self._notes.pop(name, None)
+
+    def is_waiting(self) -> bool:
+        """Whether anybody was told to wait for memory that may come back."""
+        return any(self._clock() - seen <= FORGOTTEN for _, seen in self._waiting.values())
 
     def _place(self, model: Lifecycle, models: Iterable[Lifecycle], queued: Collection[str]) -> str | None:
         group = model.settings.group or ""
@@ -160,17 +157,40 @@ class Admission:
             raise LaunchError(model.name, f"port {port} is in use by {owner.name}; stop or restart that one first")
         return f"waits for port {port}"
 
-    def _shortage(self, model: Lifecycle, models: Collection[Lifecycle]) -> str | None:
+    def _memory(self, model: Lifecycle, models: Collection[Lifecycle]) -> str | None:
+        """What is required must be there. What it seems to need should be, if that can be had by waiting.
+
+        That is what its last process had, or, if that is unknown, as much as the ended had whose place it may take.
+        """
         required = model.settings.memory.required
-        if required is None:
+        needed = (model.last_memory or self.memory.held) if required is None else required
+        available = self._machine.available_memory() - self._promised(models) if needed else 0
+        if available >= needed:
+            self._waiting.pop(model.name, None)
             return None
-        available = self._machine.available_memory() - self._promised(models)
-        if available >= required:
-            return None
-        stopping = [other.name for other in models if other.state is ModelState.STOPPING]
-        if not stopping:
+        stopping = [other.name for other in models if other is not model and other.state is ModelState.STOPPING]
+        if stopping and required is not None:
+            return f"waits for the memory of {listed(stopping)}"
+        if self._may_wait(model.name):
+            there, wanted = in_gigabytes(max(0, available)), in_gigabytes(needed)
+            return f"waits for memory: {there} are available, and it needs {wanted}"
+        if required is not None:
             raise MemoryShortError(model.name, required, max(0, available))
-        return f"waits for the memory of {listed(stopping)}"
+        if model.name in self._waiting:
+            there, wanted = in_gigabytes(max(0, available)), in_gigabytes(needed)
+            self._notes[model.name] = f"{there} of memory are available, and it may need {wanted}"
+        return None
+
+    def _may_wait(self, name: str) -> bool:
+        """Whether more memory may come, and it has not waited too long for it."""
+        now = self._clock()
+        since, seen = self._waiting.get(name, (now, now))
+        if now - seen > FORGOTTEN:
+            since = now
+        if not self.memory.is_missing() or now - since >= RETURN_PATIENCE:
+            return False
+        self._waiting[name] = since, now
+        return True
 
     def _promised(self, models: Iterable[Lifecycle]) -> int:
         """Bytes that models which still load require and have not taken yet."""

@@ -13,6 +13,10 @@ from mlxhub_core.vitals import Machine, Vitals
 LOW_MEMORY = 0.05
 """Of all memory: with less than that left, a SIGKILL out of nowhere is the system's, where that does not say so."""
 
+LAST_WORDS = 5
+"""Lines at the end of its output in which a process says what it died of; before that it only talks."""
+_SENT_BY_PEOPLE = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGSTOP})
+
 _OUT_OF_MEMORY = re.compile(
     r"insufficient memory|out[ _-]?of[ _-]?memory|\bMemoryError\b|\bbad_alloc\b|unable to allocate|cannot allocate memory"
     r"|\[metal::malloc\]",
@@ -70,8 +74,8 @@ def failure(outcome: Exit, *, time: float, uptime: float, trouble: Trouble | Non
 
 
 def _unasked(outcome: Exit, memory: Shortage) -> tuple[Reason, str | None]:
-    for line in map(_plain, reversed(outcome.tail)):
-        if _OUT_OF_MEMORY.search(line):
+    for line in map(_plain, reversed(outcome.tail[-LAST_WORDS:])):
+        if _OUT_OF_MEMORY.search(line) and -outcome.code not in _SENT_BY_PEOPLE:
             return Reason.SUSPECTED_OOM, line
     if outcome.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # The latter is what a shell says of its child.
         if memory.kills:

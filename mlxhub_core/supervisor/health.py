@@ -20,8 +20,15 @@ CPU_PROGRESS = 0.05
 """Of one core: a server that only waits uses less (mlx_lm 0.003), one that loads more."""
 MEMORY_PROGRESS = 1024 * 1024
 """Bytes by which the memory of a process changes that loads."""
+IO_PROGRESS = 1024 * 1024
+"""Bytes that it reads from or writes to files meanwhile."""
 LOG_PROGRESS = 1024
 """Bytes that it writes meanwhile, as a download does; our own question may cost it a line of a hundred or two."""
+
+
+MAX_BUSY = 600.0
+"""Seconds for which one that was ready may be too busy to answer: so long may a server take over one request that can
+do only one thing at a time."""
 
 
 class Verdict(enum.Enum):
@@ -52,6 +59,8 @@ class Watch:
     vitals: Vitals | None = None
     said: str = "no answer yet"
     _looked: float = 0.0
+    _answered: float = 0.0
+    _counted: float = 0.0
     _pause: float = FIRST_PROBE
 
     @property
@@ -61,6 +70,7 @@ class Watch:
 
     def well(self, now: float) -> Verdict:
         """Take note that it can answer."""
+        self._answered = now
         sick, self.unhealthy_since, self.misses = self.unhealthy_since, None, 0
         if self.ready_since is None:
             self.ready_since = now
@@ -70,32 +80,42 @@ class Watch:
     def missed(self, result: ProbeResult, health: HealthSettings, now: float) -> bool:
         """Take note that it could not answer. Whether that was once too often, or is for good.
 
-        Until it is late nothing counts against one that starts; after that, only that it makes no progress.
+        Until it is late nothing counts against one that starts; after that, only that it makes no progress, once each
+        `interval`. One that was ready is forgiven its silence while it is busy.
         """
         self.said = result.detail
         progress = self._progress(result.vitals, now)
         if not result.asked:
             return False
-        if self.ready_since is None and not result.final and (progress or self.unhealthy_since is None):
-            self.misses = 0
+        if not result.final and self._is_excused(result, health, progress, now):
             return False
+        self._counted = now
         self.misses += 1
         if self.misses < health.failures and not result.final:
             return False
         self.late(now)
         return True
 
+    def _is_excused(self, result: ProbeResult, health: HealthSettings, progress: bool, now: float) -> bool:
+        if self.ready_since is not None:
+            return result.silent and progress and now - self._answered < MAX_BUSY
+        if progress or self.unhealthy_since is None:
+            self.misses = 0
+            self._counted = now
+            return True
+        return now - self._counted < health.interval
+
     def late(self, now: float) -> None:
         """Count it as unhealthy from now on, if it does not already."""
         if self.unhealthy_since is None:
-            self.unhealthy_since = now
+            self.unhealthy_since = self._counted = now
 
     def pause(self, health: HealthSettings) -> float:
         """Seconds until the next question."""
         if self.ready_since is None and self.unhealthy_since is None:
             now, self._pause = self._pause, min(self._pause * PROBE_GROWTH, MAX_PROBE_INTERVAL)
             return now
-        doubtful = self.misses > 0 and self.unhealthy_since is None
+        doubtful = (self.misses > 0 and self.unhealthy_since is None) or self.ready_since is None
         return min(health.interval, health.timeout) if doubtful else health.interval
 
     def see(self, vitals: Vitals | None, now: float) -> None:
@@ -112,6 +132,7 @@ class Watch:
             return vitals is not None
         return (
             vitals.cpu_seconds - before.cpu_seconds >= CPU_PROGRESS * seconds
+            or vitals.io_bytes - before.io_bytes >= IO_PROGRESS
             or abs(vitals.memory_bytes - before.memory_bytes) >= MEMORY_PROGRESS
             or vitals.log_bytes - before.log_bytes >= LOG_PROGRESS
         )

@@ -7,6 +7,7 @@ the model meanwhile.
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 from mlxhub_core.actor import Timer
@@ -14,7 +15,7 @@ from mlxhub_core.errors import HubError, IllegalMoveError, LaunchError, ModelErr
 from mlxhub_core.events import TROUBLES, Failure, HubModelContext, Reason
 from mlxhub_core.probes import ProbeResult
 from mlxhub_core.process import Exit
-from mlxhub_core.settings import ModelSettings
+from mlxhub_core.settings import HealthSettings, ModelSettings
 from mlxhub_core.states import MOVES, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor.endings import Shortage, Trouble
@@ -44,9 +45,12 @@ class Lifecycle:
         """No longer in hub.yaml: to be forgotten once its process has ended."""
         self.due = False
         """Its back-off is over, and it is to be started again as soon as that is possible."""
+        self.last_memory = 0
+        """Bytes that its last process had when it was last looked at; 0 if there was none, or that is unknown."""
         self._world = world
         self._state = ModelState.STOPPED
         self._reason: str | None = None
+        self._obstacle: str | None = None
         self._run: Run | None = None
         self._timer: Timer | None = None
         self._series = Series()
@@ -102,7 +106,7 @@ class Lifecycle:
             ready_at=self._ready_at,
             stopped_at=self._stopped_at,
             restarts=self._restarts,
-            reason=self._reason,
+            reason=self._obstacle or self._reason,
             first_failure=self._series.first,
             last_failure=self._series.last,
         )
@@ -159,8 +163,8 @@ class Lifecycle:
         self._launch(Reason.RESTART, [])
 
     def postpone(self, obstacle: str) -> None:
-        """Its restart is due, and has to wait for something."""
-        self._reason = obstacle
+        """It is to be started, and has to wait for something."""
+        self._obstacle = obstacle
 
     def give_back(self, error: HubError) -> None:
         """Its restart is due, and cannot be: that is a failure like any other."""
@@ -176,6 +180,7 @@ class Lifecycle:
         if run is None:
             return
         self._run = None
+        self.last_memory = run.watch.vitals.memory_bytes if run.watch.vitals else 0
         self._exit_code = outcome.code
         self._stopped_at = self._world.wall()
         memory = self._world.ended(run)
@@ -191,9 +196,8 @@ class Lifecycle:
         run = self._live(run_id)
         if run is None or self._state is not ModelState.STARTING or self.settings.health is None:
             return
-        detail = f"not ready after {self.settings.health.startup_timeout:g} s: {run.watch.said}"
         run.watch.late(self._world.clock())
-        self._on_unhealthy(run, Trouble(Reason.STARTUP_TIMEOUT, detail))
+        self._on_unhealthy(run, _late(run, self.settings.health))
 
     def on_probe_due(self, run_id: str) -> None:
         """It is time to ask whether it can answer."""
@@ -217,8 +221,8 @@ class Lifecycle:
             self._on_ok(run)
         elif run.watch.missed(result, health, self._world.clock()):
             self._on_lost(run, result)
-        elif self._state is ModelState.STARTING:
-            self._reason = f"not ready yet: {run.watch.said}"
+        else:
+            self._on_miss(run, health)
         if health is not None:
             run.ask_later(run.watch.pause(health))
 
@@ -233,6 +237,7 @@ class Lifecycle:
             raise IllegalMoveError(f"{self.name}: {self._state} -> {state} ({reason})")
         self._state = state
         self._reason = reason
+        self._obstacle = None
 
     def _live(self, run_id: str) -> Run | None:
         return self._run if self._run and self._run.id == run_id else None
@@ -267,6 +272,14 @@ class Lifecycle:
         self._fail(self.ctx, run_id, failure, again=reason is Reason.RESTART)
         return error
 
+    def _on_miss(self, run: Run, health: HealthSettings) -> None:
+        """Have the status say what it said last."""
+        if self._state is ModelState.STARTING:
+            self._reason = f"not ready yet: {run.watch.said}"
+        elif run.trouble is not None and run.trouble.reason is Reason.STARTUP_TIMEOUT:
+            run.trouble = _late(run, health)
+            self._reason = run.trouble.detail
+
     def _on_ok(self, run: Run) -> None:
         now, sick_since = self._world.clock(), run.watch.unhealthy_since
         verdict = run.watch.well(now)
@@ -278,7 +291,8 @@ class Lifecycle:
             self._ready_at = self._world.wall()
             self._announce(run, "model_ready", None, startup_seconds=run.uptime)
         else:
-            self._announce(run, "model_recovered", None, unhealthy_seconds=now - (sick_since or now))
+            off = None if self.settings.health else "health is off now: nobody asks it any more"
+            self._announce(run, "model_recovered", None, off, unhealthy_seconds=now - (sick_since or now))
 
     def _on_lost(self, run: Run, result: ProbeResult) -> None:
         if result.final or run.trouble is None:
@@ -288,6 +302,8 @@ class Lifecycle:
                 self._on_unhealthy(run, trouble)
             # The cause may show only after it was late.
             run.trouble, self._reason = trouble, trouble.detail
+        elif self.settings.health is not None:
+            self._on_miss(run, self.settings.health)
         assert run.trouble is not None
         if self.settings.restart.policy != "never":
             self._end_run(run.trouble.reason)
@@ -306,6 +322,7 @@ class Lifecycle:
     def _rest(self, reason: Reason) -> None:
         """Be stopped, having no process."""
         self._cancel_restart()
+        self._obstacle = None
         if self._state is not ModelState.STOPPED:
             self._move(ModelState.STOPPED, reason)
         self._world.answer(self._awaiting_stop)
@@ -384,6 +401,10 @@ class Lifecycle:
             self._timer = None
 
 
+def _late(run: Run, health: HealthSettings) -> Trouble:
+    return Trouble(Reason.STARTUP_TIMEOUT, f"not ready after {health.startup_timeout:g} s: {run.watch.said}")
+
+
 def _envelope(failure: Failure) -> dict[str, Any]:
     """The fields of an event that tell of a failure."""
     return {
@@ -399,4 +420,7 @@ def _said(error: Exception) -> str:
     """What an exception says, with the file that an OSError is about."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error) or type(error).__name__
+    if isinstance(error, FileNotFoundError) and error.filename and Path(error.filename).is_file():
+        # What the system did not find is the interpreter: of a virtual environment that was moved, say.
+        return f"the program that {error.filename} names in its first line is not there"
     return f"{error.strerror}: {error.filename}" if error.filename else error.strerror

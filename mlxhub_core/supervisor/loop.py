@@ -180,14 +180,15 @@ class Loop:
         except ModelError as error:  # Another model has its place or its port: that is for people to settle.
             model.postpone(error.message)
         else:
-            model.restart() if obstacle is None else model.postpone(obstacle)
+            if obstacle is None:
+                model.restart()
 
     def _obstacle(self, model: Lifecycle) -> str | None:
         """What a start has to wait for; None: nothing. Raises ModelError if that would be in vain."""
-        # Asked first: if the memory comes back in between, nobody else would look again for the one that waits.
-        awaited = self._admission.memory.is_awaited()
         obstacle = self._admission.obstacle(model, self._models.values(), self._waiting)
-        if obstacle and awaited and not self._looking_again:
+        if obstacle is not None:
+            model.postpone(obstacle)
+        if obstacle is not None and self._admission.is_waiting() and not self._looking_again:
             self._looking_again = True
             self.after(MEMORY_POLL, say.LookAgain())
         return obstacle
@@ -224,6 +225,9 @@ class Loop:
 
     def _restart(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
         self._refuse_if_closing()
+        if model.state in RUNNING and reason is Reason.OPERATOR:
+            # Raises what would keep it from its start: better that it runs on than that it is stopped for nothing.
+            self._admission.kept_from(model, self._models.values(), self._waiting)
         if model.state in ALIVE:
             model.stop(reason, say.Reply())
         self._start(model, reason, reply)
@@ -333,7 +337,7 @@ class Loop:
         process = self._spawn(launch, log, lambda outcome: self._tell(say.Exited(name, run_id, outcome)))
         target = None if port is None else Target(host, port, launch.mlx_model, process.pid, log, begin)
         probe = self._make_probe(target) if target else None
-        return Started(process, host, port, probe, kills, self._admission.memory.write_off())
+        return Started(process, host, port, probe, kills, self._admission.note(name))
 
     def ask(self, run: Run, model: ModelSettings) -> None:
         """Ask a process whether it can answer."""
