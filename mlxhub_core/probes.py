@@ -139,6 +139,7 @@ class ServerProbe:
             result = self._result(question, health)
         except Exception as error:  # noqa: BLE001  # without an answer nobody would ever ask again
             result = _unanswered(error)
+            self._trust = 0
         if self._target.pid is None:
             return result
         # Servers have their children by the time they are ready; looking for them each time would cost more than asking.

@@ -122,7 +122,11 @@ class _Child:
             self._deadline = time.monotonic() + grace
             self._timer = threading.Timer(grace, self.kill)
             self._timer.daemon = True
+        try:
             self._timer.start()
+        except RuntimeError:  # No thread is left that could count the seconds, and who is to stop shall stop.
+            self.kill()
+            return
         self._signal(signal.SIGTERM)
         # A stopped process (Ctrl-Z, SIGSTOP) would not see the SIGTERM before it is let go on.
         self._signal(signal.SIGCONT)
@@ -181,13 +185,15 @@ def _until_dead(pid: int) -> None:
 
 
 def _signal_session(leader: int, number: int) -> None:
-    # Nobody is left; or, on macOS, only the dead leader.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, number)
+    groups = {leader: None}
     for pid in _others(leader):
+        with contextlib.suppress(OSError):
+            groups[os.getpgid(pid)] = None
+    # By group: one by one, a child that is made meanwhile would be missed.
+    for group in groups:
+        # Nobody is left; or, on macOS, only the dead leader.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(pid) != leader:
-                os.kill(pid, number)
+            os.killpg(group, number)
 
 
 def _others(leader: int) -> Iterator[int]:

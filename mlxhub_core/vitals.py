@@ -24,7 +24,8 @@ class Vitals:
         cpu_seconds: time on any core. Less than before if a child has ended meanwhile.
         memory_bytes: memory of their own, without what the system can drop at once (mapped files, where it tells).
         log_bytes: the length of the log.
-        io_bytes: read from and written to files; 0 where the system does not say (macOS).
+        io_bytes: read from and written to files, those that went to or came from the disk twice; good for comparisons
+            only. 0 where the system does not say (macOS).
         available_bytes: memory of the whole machine that could be had without swapping.
         oom_kills: see `Machine`.
     """
@@ -138,6 +139,7 @@ def _used(process: psutil.Process) -> tuple[float, int, int] | None:
 def _io(process: psutil.Process) -> int:
     try:
         counters = process.io_counters()
-    except (AttributeError, psutil.Error):
+    except (AttributeError, RuntimeError, psutil.Error):  # RuntimeError: the system says nothing of this one.
         return 0
-    return int(counters.read_chars + counters.write_chars)
+    # What comes by mapped files is counted only as it is fetched, and what comes from the cache only as it is read.
+    return int(counters.read_chars + counters.write_chars + counters.read_bytes + counters.write_bytes)

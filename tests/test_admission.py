@@ -17,8 +17,9 @@ from mlxhub_core.process import Exit
 from mlxhub_core.settings import HealthSettings, HubSettings, ModelSettings, load_settings
 from mlxhub_core.states import ALIVE, ModelState
 from mlxhub_core.supervisor.admission import (
+    FORGOTTEN,
+    MEMORY_POLL,
     RETURN_PATIENCE,
-    STALE,
     WORTH_WAITING,
     Admission,
     MemoryReturn,
@@ -73,163 +74,184 @@ class Return:
     def __post_init__(self) -> None:
         self.memory = MemoryReturn(self.machine, self.clock)
 
+    def see(self, left: int) -> None:
+        self.memory.see(vitals(GB, left))
+
     def ended(self, used: int, left: int = 10 * GB) -> None:
         self.memory.ended(vitals(used, left))
 
+    def lacks_below(self, level: int) -> bool:
+        """Whether memory is missing until just so much is available."""
+        self.machine.available = level - 1
+        below = self.memory.is_missing()
+        self.machine.available = level
+        return below and not self.memory.is_missing()
 
-def test_when_nothing_has_ended_nothing_is_awaited() -> None:
-    at = Return()
-    assert (at.memory.is_awaited(), at.memory.missing(), at.memory.write_off()) == (False, 0, None)
+
+def test_when_nothing_has_ended_nothing_is_missing() -> None:
+    at = Return(FakeMachine(0))
+    at.see(10 * GB)
+    assert not at.memory.is_missing()
+    assert not at.memory.is_missing(entirely=True)
+    assert at.memory.held == 0
 
 
-def test_half_of_the_memory_of_a_process_must_be_back() -> None:
+def test_nine_tenths_of_the_memory_of_a_process_should_come_back() -> None:
     at = Return()
     at.ended(8 * GB)
-    assert at.memory.missing() == 4 * GB
-    at.machine.available += 4 * GB - 1
-    assert at.memory.is_awaited()
-    assert at.memory.missing() == 1
+    assert at.lacks_below(10 * GB + 7_200_000_000)
+
+
+def test_the_last_tenth_may_still_come_for_who_requires_it() -> None:
+    at = Return()
+    at.ended(8 * GB)
+    at.machine.available = 18 * GB - 1
+    assert (at.memory.is_missing(), at.memory.is_missing(entirely=True)) == (False, True)
     at.machine.available += 1
-    assert not at.memory.is_awaited()
-    assert at.memory.missing() == 0
+    assert not at.memory.is_missing(entirely=True)
+    at.machine.available = 0
+    at.clock.advance(RETURN_PATIENCE)
+    assert not at.memory.is_missing(entirely=True), "nor after its time"
 
 
 def test_what_others_have_taken_since_the_last_look_at_it_is_not_expected_back() -> None:
     at = Return()
-    at.memory.see(vitals(GB, 2 * GB))
-    at.machine.available = 6 * GB
+    at.see(2 * GB)
     at.ended(8 * GB)
-    assert not at.memory.is_awaited(), "2 were left by another, 4 of its 8 are back"
-    at.machine.available = 6 * GB - 1
-    at.ended(8 * GB)
-    assert at.memory.is_awaited()
+    assert at.lacks_below(9_200_000_000), "another was seen with 2 left since"
 
 
 def test_a_look_that_failed_says_nothing_of_the_memory() -> None:
     at = Return()
-    at.memory.see(vitals(GB, 2 * GB))
+    at.see(2 * GB)
     at.memory.see(None)
-    at.machine.available = 6 * GB
     at.ended(8 * GB)
-    assert not at.memory.is_awaited()
+    assert at.lacks_below(9_200_000_000)
 
 
-def test_memory_that_is_back_at_once_is_not_waited_for() -> None:
-    at = Return()
-    at.machine.available = 18 * GB
-    at.ended(8 * GB)
-    assert not at.memory.is_awaited()
-
-
-def test_memory_that_was_back_is_no_longer_missing_when_others_use_it() -> None:
+def test_memory_that_others_use_after_it_was_back_seems_to_be_missing_until_its_time_is_over() -> None:
+    # The two cannot be told apart. Only a start that lacks memory asks, and it waits for no more than that time.
     at = Return()
     at.ended(8 * GB)
     at.machine.available = 18 * GB
-    assert not at.memory.is_awaited()
+    assert not at.memory.is_missing()
     at.machine.available = 2 * GB
-    assert not at.memory.is_awaited()
-    assert at.memory.write_off() is None
+    assert at.memory.is_missing()
 
 
 def test_patience_has_an_end() -> None:
     at = Return()
     at.ended(8 * GB)
     at.clock.advance(RETURN_PATIENCE - 0.01)
-    assert at.memory.is_awaited()
+    assert (at.memory.is_missing(), at.memory.held) == (True, 8 * GB)
     at.clock.advance(0.01)
-    assert not at.memory.is_awaited()
-    assert at.memory.missing() == 4 * GB, "and is still missing"
+    assert (at.memory.is_missing(), at.memory.held) == (False, 0)
 
 
 @pytest.mark.parametrize(
-    ("seen", "awaited"),
+    ("seen", "missing"),
     [(None, False), (vitals(WORTH_WAITING - 1, 10 * GB), False), (vitals(WORTH_WAITING, 10 * GB), True)],
     ids=["never looked at", "small", "just big enough"],
 )
-def test_the_memory_of_small_processes_is_not_waited_for(seen: Vitals | None, awaited: bool) -> None:
+def test_the_memory_of_small_processes_is_not_waited_for(seen: Vitals | None, missing: bool) -> None:
     at = Return()
     at.memory.ended(seen)
-    assert at.memory.is_awaited() is awaited
+    assert at.memory.is_missing() is missing
 
 
-def test_a_small_process_does_not_make_us_wait_longer_or_less_for_a_big_one() -> None:
+@pytest.mark.parametrize("small", [None, vitals(1000, 10 * GB)], ids=["never looked at", "small"])
+def test_a_small_process_does_not_renew_the_patience_with_a_big_one(small: Vitals | None) -> None:
     at = Return()
     at.ended(8 * GB)
     at.clock.advance(20)
-    at.ended(1000)
-    assert at.memory.missing() == 4 * GB
+    at.memory.ended(small)
+    assert at.memory.held == 8 * GB
     at.clock.advance(10)
-    assert not at.memory.is_awaited()
+    assert not at.memory.is_missing()
 
 
-def test_the_memory_of_two_processes_that_end_together_is_awaited_together() -> None:
+def test_the_memory_of_two_processes_that_end_together_is_expected_together() -> None:
     at = Return()
     at.ended(8 * GB)
     at.ended(6 * GB)
-    assert at.memory.missing() == 7 * GB
+    assert at.lacks_below(10 * GB + 14 * GB * 9 // 10)
+
+
+def test_a_look_at_another_while_the_first_is_not_back_does_not_make_us_forget_it() -> None:
+    at = Return()
+    at.ended(8 * GB)
+    at.see(10 * GB)
+    at.ended(6 * GB)
+    assert at.lacks_below(10 * GB + 14 * GB * 9 // 10)
+
+
+def test_a_further_end_renews_the_patience_with_all_of_it() -> None:
+    at = Return()
+    at.ended(8 * GB)
     at.clock.advance(20)
     at.ended(2 * GB)
-    assert at.memory.missing() == 8 * GB
     at.clock.advance(20)
-    assert at.memory.is_awaited(), "with new patience for all of it"
+    assert at.memory.is_missing()
+    at.clock.advance(10)
+    assert not at.memory.is_missing()
 
 
-def test_the_second_is_not_added_to_a_first_that_is_back() -> None:
+@pytest.mark.parametrize("sizes", [(8, 6), (6, 8)], ids=["the biggest first", "the biggest last"])
+def test_the_biggest_of_them_counts_as_what_a_process_had(sizes: tuple[int, int]) -> None:
+    at = Return()
+    for size in sizes:
+        at.ended(size * GB)
+    assert at.memory.held == 8 * GB
+
+
+def test_a_bigger_one_that_is_back_counts_no_more() -> None:
     at = Return()
     at.ended(8 * GB)
     at.machine.available = 18 * GB
-    at.ended(4 * GB, left=18 * GB)
-    assert at.memory.missing() == 2 * GB
+    assert at.memory.held == 0
+    at.see(18 * GB)
+    at.ended(4 * GB)
+    assert at.memory.held == 4 * GB
+
+
+def test_the_second_is_not_added_to_a_first_that_is_back_and_was_seen_in_use_again() -> None:
+    at = Return()
+    at.ended(8 * GB)
+    at.machine.available = 18 * GB
+    at.see(12 * GB)
+    at.ended(4 * GB)
+    assert at.lacks_below(15_600_000_000)
+
+
+def test_the_second_is_added_to_a_first_that_came_back_between_two_looks() -> None:
+    # Two models that stop one after the other: neither is looked at any more.
+    at = Return()
+    at.see(10 * GB)
+    at.ended(10 * GB)
+    at.machine.available = 20 * GB
+    assert not at.memory.is_missing()
+    at.clock.advance(5)
+    at.ended(10 * GB)
+    assert at.lacks_below(29 * GB)
 
 
 def test_the_second_is_not_added_to_a_first_whose_time_is_over() -> None:
     at = Return()
     at.ended(20 * GB)
     at.clock.advance(RETURN_PATIENCE)
-    at.machine.available = 8 * GB
-    at.ended(4 * GB, left=8 * GB)
-    assert at.memory.missing() == 2 * GB
+    at.see(8 * GB)
+    at.ended(4 * GB)
+    assert at.lacks_below(11_600_000_000)
 
 
-def test_no_more_is_awaited_than_there_is() -> None:
+def test_no_more_is_expected_than_there_is() -> None:
     # Memory that processes share is counted for each of them where the system does not tell it apart.
     at = Return()
     at.ended(100 * GB)
-    assert at.memory.missing() == 22 * GB
-
-
-def test_what_did_not_come_back_is_said_once() -> None:
-    at = Return()
-    at.ended(8 * GB)
-    assert at.memory.is_awaited()
-    at.clock.advance(RETURN_PATIENCE)
-    assert at.memory.write_off() == "4.0 GB of memory did not come back from a process that has ended"
-    assert at.memory.write_off() is None
-    assert at.memory.missing() == 0
-
-
-def test_what_came_back_is_not_said_to_be_missing() -> None:
-    at = Return()
-    at.ended(8 * GB)
-    assert at.memory.is_awaited()
-    at.machine.available = 14 * GB
-    assert at.memory.write_off() is None
-
-
-def test_what_nobody_waited_for_is_not_said_to_be_missing() -> None:
-    # It may have come back long ago, and others have it now.
-    at = Return()
-    at.ended(8 * GB)
-    at.clock.advance(3600)
-    assert at.memory.write_off() is None
-
-
-def test_nor_is_what_somebody_waited_for_long_ago() -> None:
-    at = Return()
-    at.ended(8 * GB)
-    assert at.memory.is_awaited()
-    at.clock.advance(STALE + 0.01)
-    assert at.memory.write_off() is None
+    at.machine.available = 32 * GB - 1
+    assert at.memory.is_missing(entirely=True)
+    at.machine.available += 1
+    assert not at.memory.is_missing(entirely=True)
 
 
 # Who may start.
@@ -243,6 +265,7 @@ class Stand:
     state: ModelState = _S.STOPPED
     port: int | None = None
     memory_promised_to: tuple[int, int] | None = None
+    last_memory: int = 0
 
     @property
     def name(self) -> str:
@@ -272,6 +295,18 @@ class Scene:
     def obstacle(self, name: str, *queued: str) -> str | None:
         models = cast("list[Lifecycle]", list(self.models.values()))
         return self.admission.obstacle(cast("Lifecycle", self.models[name]), models, queued)
+
+    def end(self, used: int, left: int) -> None:
+        """A process has ended that had `used`, when `left` were available."""
+        self.admission.memory.ended(vitals(used, left))
+
+    def wait(self, name: str, seconds: float) -> str | None:
+        """Look at it now and as often as the loop does; what it hears last."""
+        said, until = self.obstacle(name), self.clock() + seconds
+        while self.clock() < until:
+            self.clock.advance(min(MEMORY_POLL, until - self.clock()))
+            said = self.obstacle(name)
+        return said
 
 
 GROUPS = "groups: [{name: g, max_loaded: 1}, {name: two, max_loaded: 2}, {name: free}]"
@@ -455,24 +490,268 @@ def test_who_has_memory_enough_waits_for_nobody(tmp_path: Path) -> None:
     assert scene.obstacle("new") is None
 
 
-def test_the_memory_of_a_process_that_has_just_ended_is_waited_for_before_any_is_missed(tmp_path: Path) -> None:
-    scene = in_need(tmp_path, "name: other")
-    scene.machine.available = 2 * GB
-    scene.admission.memory.ended(vitals(10 * GB, 2 * GB))
-    waits = "waits for the memory of a process that has ended"
-    assert (scene.obstacle("new"), scene.obstacle("other")) == (waits, waits)
-    scene.machine.available = 12 * GB
-    assert (scene.obstacle("new"), scene.obstacle("other")) == (None, None)
+# Memory that is about to come back. "new" requires 8 GB, "other" requires nothing.
 
 
-def test_when_patience_is_over_what_is_missing_is_missed(tmp_path: Path) -> None:
-    scene = in_need(tmp_path, "name: other")
+def waits(there: float, needed: float) -> str:
+    return f"waits for memory: {there:.1f} GB are available, and it needs {needed:.1f} GB"
+
+
+def after_an_end(directory: Path, *others: str, used: int = 10 * GB, left: int = 2 * GB) -> Scene:
+    """A process has just ended that had `used`, and nothing of that is back yet."""
+    scene = in_need(directory, "name: other", *others)
+    scene.machine.available = left
+    scene.end(used, left)
+    return scene
+
+
+def test_what_is_required_is_waited_for_until_it_is_there_and_never_refused_meanwhile(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path, used=8 * GB, left=2 * GB)
+    for there in range(2, 8):
+        scene.machine.available = there * GB
+        assert scene.obstacle("new") == waits(there, 8)
+        scene.clock.advance(1)
+    scene.machine.available = 8 * GB
+    assert scene.obstacle("new") is None, "and not for the rest: 10 GB were there once"
+
+
+def test_nor_is_it_refused_when_it_takes_the_very_last_of_what_comes_back(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path, used=8 * GB, left=100_000_000)
+    for there in range(1, 80):
+        scene.machine.available = there * 100_000_000
+        assert scene.obstacle("new") == waits(there / 10, 8)
+        scene.clock.advance(MEMORY_POLL)
+    scene.machine.available = 8 * GB
+    assert scene.obstacle("new") is None
+
+
+@pytest.mark.parametrize("required", ["", ", memory: {required: 900MB}"], ids=["by its last process", "required"])
+def test_where_there_is_plenty_of_memory_nobody_waits(tmp_path: Path, required: str) -> None:
+    # Another program took some of it meanwhile: what was expected is never met.
+    scene = Scene(tmp_path, f"name: small{required}")
+    scene.models["small"].last_memory = 900_000_000
+    scene.end(9 * GB, left=22 * GB)
+    scene.machine.available = 22 * GB
+    assert scene.admission.memory.is_missing()
+    assert scene.obstacle("small") is None
+    assert not scene.admission.is_waiting()
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "needs"),
+    [("other", 6 * GB, 6), ("other", 0, 10), ("new", 6 * GB, 8), ("new", 9 * GB, 8)],
+    ids=["what its last process had", "unknown: what the ended one had", "required, and more", "required, and less"],
+)
+def test_what_a_start_needs(tmp_path: Path, name: str, last: int, needs: int) -> None:
+    scene = after_an_end(tmp_path)
+    scene.models[name].last_memory = last
+    scene.machine.available = needs * GB - 1
+    assert scene.obstacle(name) == waits(needs, needs)
+    scene.machine.available += 1
+    assert scene.obstacle(name) is None
+
+
+def test_a_model_without_a_requirement_starts_with_less_when_no_memory_is_about_to_come(tmp_path: Path) -> None:
+    scene = in_need(tmp_path, "name: other", "name: old")
+    scene.models["other"].last_memory = 6 * GB
+    scene.models["old"].state = _S.STOPPING
     scene.machine.available = 2 * GB
-    scene.admission.memory.ended(vitals(10 * GB, 2 * GB))
-    scene.clock.advance(RETURN_PATIENCE)
     assert scene.obstacle("other") is None
-    with pytest.raises(MemoryShortError, match=r"only 2\.0 GB"):
+
+
+def test_a_model_without_a_requirement_does_not_wait_for_the_last_tenth(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path)
+    scene.models["other"].last_memory = 12 * GB
+    scene.machine.available = 11 * GB - 1
+    assert scene.obstacle("other") == waits(11, 12)
+    scene.machine.available += 1
+    assert scene.obstacle("other") is None
+
+
+def test_when_patience_is_over_what_is_required_is_missed_and_the_others_start(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path)
+    waiting = (scene.obstacle("new"), scene.obstacle("other"))
+    assert waiting == (waits(2, 8), waits(2, 10))
+    assert scene.wait("new", RETURN_PATIENCE - 0.5) == waits(2, 8)
+    assert scene.obstacle("other") is not None
+    scene.clock.advance(0.5)
+    assert scene.obstacle("other") is None
+    with pytest.raises(MemoryShortError, match=r"only 2\.0 GB") as caught:
         scene.obstacle("new")
+    assert (caught.value.required, caught.value.available) == (8 * GB, 2 * GB)
+
+
+def test_what_came_back_and_is_not_enough_is_refused_at_once(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path, used=4 * GB)
+    assert scene.obstacle("new") == waits(2, 8)
+    scene.machine.available = 6 * GB
+    with pytest.raises(MemoryShortError, match=r"only 6\.0 GB"):
+        scene.obstacle("new")
+
+
+@pytest.mark.parametrize("name", ["new", "other"])
+def test_further_ends_do_not_make_anybody_wait_longer(tmp_path: Path, name: str) -> None:
+    scene = after_an_end(tmp_path)
+    scene.models[name].last_memory = 8 * GB
+    for _ in range(3):
+        assert scene.wait(name, RETURN_PATIENCE / 3 - 0.1) == waits(2, 8)
+        scene.end(GB, 2 * GB)
+    scene.clock.advance(0.3)
+    assert scene.admission.memory.is_missing()
+    if name == "other":
+        assert scene.obstacle("other") is None
+    else:
+        with pytest.raises(MemoryShortError):
+            scene.obstacle("new")
+
+
+def test_each_has_a_patience_of_its_own(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path)
+    scene.wait("new", 20)
+    scene.end(GB, 2 * GB)
+    assert scene.obstacle("other") is not None
+    assert scene.wait("other", 15) is not None, "35 s after the first end, 15 s after it came"
+    scene.clock.advance(15)
+    assert scene.obstacle("other") is None
+
+
+@pytest.mark.parametrize("away", [FORGOTTEN, FORGOTTEN + 0.01], ids=["still known", "forgotten"])
+def test_one_who_was_not_looked_at_for_a_while_has_stopped_waiting(tmp_path: Path, away: float) -> None:
+    # As when its start is withdrawn: what it waited then does not count against its next start.
+    scene = after_an_end(tmp_path)
+    scene.wait("other", RETURN_PATIENCE - FORGOTTEN)
+    scene.end(10 * GB, 2 * GB)
+    scene.clock.advance(away)
+    assert scene.admission.is_waiting() is (away == FORGOTTEN)
+    assert scene.obstacle("other") == (None if away == FORGOTTEN else waits(2, 10))
+
+
+@pytest.mark.parametrize("name", ["new", "other"])
+def test_who_has_waited_in_vain_once_waits_anew_for_its_next_start(tmp_path: Path, name: str) -> None:
+    # It started, crashed at once, and now its own memory is to come back.
+    scene = after_an_end(tmp_path)
+    scene.models[name].last_memory = 8 * GB
+    scene.wait(name, RETURN_PATIENCE - 0.5)
+    scene.clock.advance(0.5)
+    if name == "other":
+        assert scene.obstacle("other") is None
+    else:
+        with pytest.raises(MemoryShortError):
+            scene.obstacle("new")
+    assert not scene.admission.is_waiting()
+    scene.clock.advance(1)
+    scene.end(8 * GB, 2 * GB)
+    assert scene.obstacle(name) == waits(2, 8)
+
+
+def test_who_has_got_its_memory_waits_anew_for_its_next_start(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path)
+    scene.wait("new", RETURN_PATIENCE - 1)
+    scene.machine.available = 8 * GB
+    assert scene.obstacle("new") is None
+    assert not scene.admission.is_waiting()
+    scene.machine.available = 2 * GB
+    scene.end(8 * GB, 2 * GB)
+    scene.clock.advance(2)
+    assert scene.obstacle("new") == waits(2, 8)
+
+
+def test_somebody_is_waiting_only_after_being_told_to(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path)
+    assert not scene.admission.is_waiting(), "nobody has asked yet"
+    scene.obstacle("other")
+    assert scene.admission.is_waiting()
+
+
+def test_what_is_promised_to_others_does_not_count_as_back(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path, "name: loading")
+    scene.machine.available = 9 * GB
+    scene.models["loading"].memory_promised_to = (1, 3 * GB)
+    assert (scene.obstacle("new"), scene.obstacle("other")) == (waits(6, 8), waits(6, 10))
+    scene.models["loading"].memory_promised_to = (1, 20 * GB)
+    assert scene.obstacle("new") == waits(0, 8), "no less than nothing"
+
+
+def test_the_patience_with_what_has_ended_begins_when_nothing_stops_any_more(tmp_path: Path) -> None:
+    # A server may take all of its `stop_timeout`, and its memory comes back after that.
+    scene = in_need(tmp_path, "name: old")
+    scene.machine.available = 2 * GB
+    scene.models["old"].state = _S.STOPPING
+    assert scene.wait("new", RETURN_PATIENCE + 10) == "waits for the memory of old"
+    scene.models["old"].state = _S.STOPPED
+    scene.end(10 * GB, 2 * GB)
+    assert scene.obstacle("new") == waits(2, 8)
+    assert scene.wait("new", RETURN_PATIENCE - 1) == waits(2, 8)
+
+
+def test_who_waits_for_one_that_stops_is_looked_at_again_because_others_memory_may_be_back_first(
+    tmp_path: Path,
+) -> None:
+    scene = after_an_end(tmp_path, "name: old")
+    scene.models["old"].state = _S.STOPPING
+    assert scene.obstacle("new") == "waits for the memory of old"
+    assert scene.admission.is_waiting()
+    scene.machine.available = 8 * GB
+    assert scene.obstacle("new") is None
+
+
+def test_two_that_stop_one_after_the_other_are_both_waited_for(tmp_path: Path) -> None:
+    # As when a reload puts one very big model in the place of two.
+    scene = Scene(tmp_path, "name: new, memory: {required: 25GB}", "name: one", "name: two")
+    scene.machine.available = 10 * GB
+    scene.admission.memory.see(vitals(10 * GB, 10 * GB))
+    scene.models["two"].state = _S.STOPPING
+    scene.end(10 * GB, 10 * GB)
+    assert scene.obstacle("new") == "waits for the memory of two"
+    scene.machine.available = 20 * GB
+    scene.clock.advance(3)
+    scene.models["two"].state = _S.STOPPED
+    scene.end(10 * GB, 10 * GB)
+    assert scene.obstacle("new") == waits(20, 25)
+    scene.machine.available = 25 * GB
+    assert scene.obstacle("new") is None
+
+
+# What people should know of a start that was allowed.
+
+
+def test_a_start_that_waited_in_vain_is_noted_once(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path)
+    scene.models["other"].last_memory = 6 * GB
+    scene.wait("other", RETURN_PATIENCE - 0.5)
+    scene.clock.advance(0.5)
+    assert scene.obstacle("other") is None
+    assert scene.admission.note("new") is None
+    assert scene.admission.note("other") == "2.0 GB of memory are available, and it may need 6.0 GB"
+    assert scene.admission.note("other") is None
+
+
+def test_a_start_that_had_what_it_waited_for_is_not_noted(tmp_path: Path) -> None:
+    scene = after_an_end(tmp_path)
+    scene.obstacle("other")
+    scene.machine.available = 12 * GB
+    assert scene.obstacle("other") is None
+    assert scene.admission.note("other") is None
+
+
+def test_nor_is_one_that_did_not_wait(tmp_path: Path) -> None:
+    scene = in_need(tmp_path, "name: other")
+    scene.models["other"].last_memory = 6 * GB
+    scene.machine.available = 2 * GB
+    assert scene.obstacle("other") is None
+    assert scene.admission.note("other") is None
+
+
+def test_a_note_on_a_start_that_did_not_happen_is_not_kept_for_the_next(tmp_path: Path) -> None:
+    # Its port was taken by a stranger, say.
+    scene = after_an_end(tmp_path)
+    scene.models["other"].last_memory = 6 * GB
+    scene.wait("other", RETURN_PATIENCE - 0.5)
+    scene.clock.advance(0.5)
+    assert scene.obstacle("other") is None
+    scene.machine.available = 12 * GB
+    assert scene.obstacle("other") is None
+    assert scene.admission.note("other") is None
 
 
 # Several obstacles.

@@ -9,7 +9,7 @@ import pytest
 
 from mlxhub_core.events import Failure, Reason
 from mlxhub_core.process import Exit
-from mlxhub_core.supervisor.endings import Shortage, Trouble, failure, shortage, signal_name
+from mlxhub_core.supervisor.endings import LAST_WORDS, Shortage, Trouble, failure, shortage, signal_name
 from mlxhub_core.vitals import Vitals
 
 ENOUGH = Shortage(kills=0, low=False)
@@ -126,6 +126,42 @@ def test_the_last_words_about_memory_are_the_detail() -> None:
     ending = ended(1, "MemoryError: first", "MemoryError: last", "bye")
     assert ending.detail == "MemoryError: last"
     assert ending.log_tail == ("MemoryError: first", "MemoryError: last", "bye"), "and the tail stays as it was"
+
+
+@pytest.mark.parametrize("lines", range(8))
+def test_only_last_words_are_evidence(lines: int) -> None:
+    # A server that went on for long after it had refused somebody a big request died of something else.
+    ending = ended(1, "loading", "MemoryError: mine", *["on it goes"] * lines)
+    assert (ending.reason is Reason.SUSPECTED_OOM) is (lines < LAST_WORDS)
+    assert (ending.detail == "MemoryError: mine") is (lines < LAST_WORDS)
+
+
+def test_there_are_five_last_words() -> None:
+    assert LAST_WORDS == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_no_words_make_a_signal_that_people_send_a_want_of_memory(number: signal.Signals) -> None:
+    ending = ended(-number, "MemoryError", memory=Shortage(1, low=True))
+    assert (ending.reason, ending.signal, ending.detail) == (Reason.SIGNAL, number.name, None)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGTRAP, signal.SIGILL]
+)
+def test_words_before_any_other_signal_are_evidence(number: signal.Signals) -> None:
+    ending = ended(-number, "libc++abi: Insufficient Memory", "")
+    assert (ending.reason, ending.signal) == (Reason.SUSPECTED_OOM, number.name)
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 15])
+def test_an_exit_code_with_the_number_of_such_a_signal_is_none(code: int) -> None:
+    assert ended(code, "MemoryError").reason is Reason.SUSPECTED_OOM
+
+
+def test_words_that_are_too_old_do_not_hide_what_the_system_says() -> None:
+    ending = ended(-9, "MemoryError: mine", *["on"] * LAST_WORDS, memory=Shortage(1, low=False))
+    assert "killed processes for want of memory" in (ending.detail or "")
 
 
 def test_the_detail_cannot_upset_a_terminal() -> None:

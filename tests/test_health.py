@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -10,17 +10,18 @@ import pytest
 
 from mlxhub_core.probes import ProbeResult, Question
 from mlxhub_core.settings import HealthSettings
-from mlxhub_core.supervisor.health import FIRST_PROBE, MAX_PROBE_INTERVAL, Verdict, Watch
+from mlxhub_core.supervisor.health import FIRST_PROBE, MAX_BUSY, MAX_PROBE_INTERVAL, Verdict, Watch
 from mlxhub_core.testing import FakeClock
 from mlxhub_core.vitals import Vitals
 
 MB = 1024 * 1024
-IDLE = Vitals(cpu_seconds=10.0, memory_bytes=500 * MB, log_bytes=5000, available_bytes=0)
+IDLE = Vitals(cpu_seconds=10.0, memory_bytes=500 * MB, log_bytes=5000, available_bytes=0, io_bytes=900 * MB)
 
 
-def used(*, cpu: float = 0.0, memory: int = 0, log: int = 0, available: int = 0) -> Vitals:
+def used(*, cpu: float = 0.0, memory: int = 0, log: int = 0, io: int = 0, available: int = 0) -> Vitals:
     """What a process has used that was `IDLE`, and has used so much more since."""
-    return Vitals(IDLE.cpu_seconds + cpu, IDLE.memory_bytes + memory, IDLE.log_bytes + log, available)
+    seconds, memory, log = IDLE.cpu_seconds + cpu, IDLE.memory_bytes + memory, IDLE.log_bytes + log
+    return Vitals(seconds, memory, log, available, io_bytes=IDLE.io_bytes + io)
 
 
 @dataclass
@@ -36,8 +37,16 @@ class Asked:
         return self.watch.well(self.clock())
 
     def misses(self, vitals: Vitals | None = None, *, after: float = 30.0, final: bool = False) -> bool:
+        return self.gets(ProbeResult(False, "HTTP 503", final=final, vitals=vitals), after)
+
+    def is_silent(self, vitals: Vitals | None = None, *, after: float = 30.0) -> bool:
+        return self.gets(ProbeResult(False, "no answer within 5 s", vitals=vitals, silent=True), after)
+
+    def cannot_be_asked(self, vitals: Vitals | None = None, *, after: float = 30.0) -> bool:
+        return self.gets(ProbeResult(False, "Too many open files", vitals=vitals, asked=False), after)
+
+    def gets(self, result: ProbeResult, after: float) -> bool:
         self.clock.advance(after)
-        result = ProbeResult(False, "HTTP 503", final=final, vitals=vitals)
         return self.watch.missed(result, self.health, self.clock())
 
 
@@ -47,9 +56,9 @@ def ready(failures: int = 3) -> Asked:
     return asked
 
 
-def late(failures: int = 3, vitals: Vitals | None = IDLE) -> Asked:
+def late(failures: int = 3, vitals: Vitals | None = IDLE, interval: float = 30.0) -> Asked:
     """One that is not ready yet, and now should be."""
-    asked = Asked(HealthSettings(failures=failures))
+    asked = Asked(HealthSettings(failures=failures, interval=interval, timeout=5))
     asked.misses(vitals)
     asked.watch.late(asked.clock())
     return asked
@@ -187,8 +196,11 @@ PROGRESS = {
     "log just short of it": (used(log=1023), False),
     "log, as of a download": (used(log=1024), True),
     "a log that was emptied meanwhile": (used(log=-5000), False),
+    "files just short of it": (used(io=MB - 1), False),
+    "files": (used(io=MB), True),
+    "files of a child that has ended": (used(io=-500 * MB), False),
     "memory of other programs": (used(available=8000 * MB), False),
-    "each a little, and none enough": (used(cpu=1, memory=MB // 2, log=500), False),
+    "each a little, and none enough": (used(cpu=1, memory=MB // 2, log=500, io=MB // 2), False),
     "unknown": (None, False),
 }
 
@@ -197,12 +209,13 @@ PROGRESS = {
 def test_when_it_is_late_only_a_question_without_progress_is_a_miss(vitals: Vitals | None, progress: bool) -> None:
     asked = late(failures=1)
     assert asked.misses(vitals) is not progress
+    assert asked.watch.misses == (0 if progress else 1)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 30.0, 600.0], ids=lambda seconds: f"{seconds:g} s")
 def test_how_much_cpu_is_progress_depends_on_the_time_since_the_last_look(seconds: float) -> None:
-    assert late(1).misses(used(cpu=0.04 * seconds), after=seconds)
-    assert not late(1).misses(used(cpu=0.06 * seconds), after=seconds)
+    assert late(1, interval=0.5).misses(used(cpu=0.04 * seconds), after=seconds)
+    assert not late(1, interval=0.5).misses(used(cpu=0.06 * seconds), after=seconds)
 
 
 def test_progress_forgets_the_misses_before_it() -> None:
@@ -249,10 +262,175 @@ def test_after_a_look_that_failed_the_time_still_runs_from_the_one_before() -> N
     assert asked.misses(used(cpu=0.05 * 45), after=30), "enough for 30 seconds, and too little for 60"
 
 
-def test_one_that_was_ready_is_not_excused_by_being_busy() -> None:
+# One that is late is asked often, and judged once each `interval`.
+
+
+def lost_after(asked: Asked, vitals: Iterable[Vitals | None], seconds: float) -> float | None:
+    """Seconds from now until it has failed, if it is asked so often and has used that much by then."""
+    begun = asked.clock()
+    return next((asked.clock() - begun for now in vitals if asked.misses(now, after=seconds)), None)
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+@pytest.mark.parametrize("pause", [2.5, 5.0, 10.0, 30.0, 45.0], ids=lambda pause: f"asked each {pause:g} s")
+def test_one_that_is_late_and_idle_has_failures_times_interval_however_often_it_is_asked(
+    failures: int, pause: float
+) -> None:
+    assert lost_after(late(failures), [IDLE] * 200, pause) == failures * max(pause, 30)
+
+
+def test_the_first_interval_begins_when_it_became_late_and_not_at_the_last_question_before() -> None:
+    asked = Asked(HealthSettings(failures=1))
+    asked.misses(IDLE)
+    asked.clock.advance(25)
+    asked.watch.late(asked.clock())
+    assert lost_after(asked, [IDLE] * 20, 5) == 30
+
+
+def test_progress_gives_one_that_is_late_an_interval_anew() -> None:
+    asked = late(failures=1)
+    for _ in range(5):
+        assert not asked.misses(IDLE, after=5)
+    assert not asked.misses(used(memory=MB), after=4)
+    assert lost_after(asked, [used(memory=MB)] * 20, 5) == 30
+
+
+CRAWLS: dict[str, Callable[[float], Vitals]] = {
+    "memory": lambda seconds: used(memory=int(MB * seconds / 25)),
+    "memory that it gives back": lambda seconds: used(memory=-int(MB * seconds / 25)),
+    "files": lambda seconds: used(io=int(MB * seconds / 25)),
+    "cpu": lambda seconds: used(cpu=0.06 * seconds),
+}
+
+
+@pytest.mark.parametrize("pause", [0.5, 5.0, 29.0], ids=lambda pause: f"asked each {pause:g} s")
+@pytest.mark.parametrize("crawl", CRAWLS.values(), ids=CRAWLS)
+def test_what_is_progress_within_an_interval_is_so_however_often_it_is_asked(
+    crawl: Callable[[float], Vitals], pause: float
+) -> None:
+    assert lost_after(late(failures=1), [crawl(n * pause) for n in range(1, 2000)], pause) is None
+
+
+@pytest.mark.parametrize("pause", [0.5, 1.0, 5.0], ids=lambda pause: f"asked each {pause:g} s")
+def test_the_lines_that_our_own_questions_cost_it_are_no_progress_however_often_it_is_asked(pause: float) -> None:
+    asked = late(failures=2)
+    assert lost_after(asked, [used(log=200 * n) for n in range(1, 500)], pause) == 60
+
+
+def test_less_than_that_within_an_interval_is_none() -> None:
+    slow = [used(memory=20_000 * n, io=20_000 * n, cpu=0.04 * n) for n in range(1, 200)]
+    assert lost_after(late(failures=2), slow, 1) == 60
+
+
+def test_a_short_spell_of_computing_is_progress_though_it_idled_before() -> None:
+    asked = late(failures=1)
+    for _ in range(4):
+        assert not asked.misses(IDLE, after=5)
+    assert not asked.misses(used(cpu=0.5), after=5)
+    assert not asked.misses(used(cpu=0.5), after=5), "30 s since it was late"
+    assert lost_after(asked, [used(cpu=0.5)] * 20, 5) == 25
+
+
+def test_one_that_dies_for_good_while_it_is_late_has_no_interval() -> None:
+    assert late(failures=3).misses(IDLE, after=0.1, final=True)
+
+
+def test_an_interval_that_was_shortened_counts_from_the_next_answer_on() -> None:
+    asked = late(failures=1)
+    assert not asked.misses(IDLE, after=5)
+    asked.health = HealthSettings(failures=1, interval=5)
+    assert asked.misses(IDLE, after=1)
+
+
+# Silence of one that was ready.
+
+
+def busy(seconds: float) -> Vitals:
+    return used(cpu=seconds)
+
+
+def test_one_that_is_silent_while_it_works_is_not_lost() -> None:
+    asked = ready(failures=1)
+    assert not any(asked.is_silent(busy(30 * n)) for n in range(1, 20)), "for up to 570 s"
+    assert (asked.watch.misses, asked.watch.unhealthy_since) == (0, None)
+    assert asked.watch.said == "no answer within 5 s"
+    assert asked.answers(busy(600)) is Verdict.NOTHING, "and so nobody hears of a recovery"
+
+
+def test_it_is_forgiven_only_for_so_long_since_its_last_answer() -> None:
+    asked = ready(failures=1)
+    assert MAX_BUSY == 600
+    asked.clock.advance(1000)
+    asked.answers(busy(1000))
+    assert not asked.is_silent(busy(1599), after=MAX_BUSY - 1)
+    assert asked.is_silent(busy(1600), after=1)
+
+
+def test_each_answer_gives_it_all_that_time_again() -> None:
+    asked = ready(failures=1)
+    for _ in range(5):
+        assert not asked.is_silent(busy(asked.clock() + MAX_BUSY), after=MAX_BUSY - 1)
+        asked.answers(busy(asked.clock()))
+
+
+def test_when_the_time_is_over_its_misses_are_counted_from_one() -> None:
     asked = ready(failures=3)
-    busy: Iterable[Vitals] = (used(cpu=30 * n, memory=100 * n * MB, log=9000 * n) for n in range(1, 4))
-    assert [asked.misses(vitals) for vitals in busy] == [False, False, True]
+    heard = [asked.is_silent(busy(100 * n), after=100) for n in range(1, 9)]
+    assert heard == [False] * 5 + [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "vitals", [IDLE, used(available=MB), None], ids=["idle", "only others work", "nobody can look"]
+)
+def test_one_that_is_silent_and_idle_is_not_forgiven(vitals: Vitals | None) -> None:
+    asked = ready(failures=3)
+    assert [asked.is_silent(vitals) for _ in range(3)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "vitals",
+    [used(cpu=1.6), used(memory=MB), used(memory=-MB), used(log=1024), used(io=MB)],
+    ids=["cpu", "memory", "memory given back", "log", "files"],
+)
+def test_any_progress_excuses_silence(vitals: Vitals) -> None:
+    assert not ready(failures=1).is_silent(vitals)
+
+
+def test_one_that_was_ready_and_says_no_is_not_excused_by_being_busy() -> None:
+    # An error, a refused connection: it is not too busy to speak.
+    asked = ready(failures=3)
+    working: Iterable[Vitals] = (used(cpu=30 * n, memory=100 * n * MB, log=9000 * n) for n in range(1, 4))
+    assert [asked.misses(vitals) for vitals in working] == [False, False, True]
+
+
+def test_work_that_was_done_before_the_last_question_excuses_nothing() -> None:
+    asked = ready(failures=2)
+    assert not asked.is_silent(busy(100))
+    assert not asked.is_silent(busy(100)), "the first that counts"
+    assert asked.is_silent(busy(100))
+
+
+def test_work_between_two_misses_is_no_answer() -> None:
+    asked = ready(failures=2)
+    heard = [asked.is_silent(IDLE), asked.is_silent(busy(30)), asked.is_silent(busy(30))]
+    assert heard == [False, False, True]
+
+
+def test_one_that_is_unhealthy_already_is_lost_on_each_miss_but_not_while_it_works() -> None:
+    asked = ready(failures=1)
+    since = (asked.misses(IDLE), asked.watch.unhealthy_since)
+    assert [asked.is_silent(busy(30)), asked.is_silent(busy(30))] == [False, True]
+    assert since == (True, asked.watch.unhealthy_since)
+
+
+def test_silence_of_one_that_is_late_is_a_miss_like_any_other() -> None:
+    asked = late(failures=2)
+    assert [asked.is_silent(IDLE, after=30), asked.is_silent(IDLE, after=30)] == [False, True]
+
+
+def test_silence_does_not_excuse_one_that_is_dead_for_good() -> None:
+    asked = ready(failures=3)
+    assert asked.gets(ProbeResult(False, "dead", final=True, silent=True, vitals=busy(30)), 30)
 
 
 def test_progress_does_not_excuse_one_that_says_it_is_dead() -> None:
@@ -270,7 +448,7 @@ def test_what_it_used_is_remembered_through_a_look_that_failed() -> None:
 
 
 def test_while_it_starts_the_pauses_grow_up_to_a_second() -> None:
-    watch, health = Watch(), HealthSettings(interval=0.01, timeout=0.01)
+    watch, health = Watch(), HealthSettings(interval=0.1, timeout=0.1)
     pauses = [watch.pause(health) for _ in range(30)]
     assert pauses[0] == FIRST_PROBE
     assert all(0 < after - before <= before for before, after in pairwise(pauses[:9]))
@@ -286,8 +464,9 @@ PAUSES = {
     "unhealthy for long": ("+------", 30.0),
     "recovered": ("+---+", 30.0),
     "doubtful after it recovered": ("+---+-", 5.0),
-    "late": ("-L", 30.0),
-    "late and idle": ("-L-", 30.0),
+    "late": ("-L", 5.0),
+    "late and idle": ("-L-", 5.0),
+    "late, and lost": ("-L----", 5.0),
     "ready although late": ("-L+", 30.0),
 }
 
@@ -303,6 +482,18 @@ def test_a_doubt_is_followed_up_soon_and_everything_else_has_its_interval(answer
         else:
             asked.misses(IDLE)
     assert [asked.watch.pause(asked.health) for _ in range(3)] == [pause] * 3
+
+
+def test_one_that_is_late_is_never_asked_later_than_usual() -> None:
+    asked = Asked(HealthSettings(interval=2, timeout=60))
+    asked.watch.late(asked.clock())
+    assert asked.watch.pause(asked.health) == 2
+
+
+def test_one_that_is_forgiven_its_silence_has_its_interval() -> None:
+    asked = ready()
+    asked.is_silent(busy(30))
+    assert asked.watch.pause(asked.health) == 30
 
 
 def test_a_doubt_is_never_followed_up_later_than_usual() -> None:
@@ -321,8 +512,21 @@ def test_one_that_dies_with_three_misses_is_found_within_interval_and_timeouts()
 
 
 def test_a_question_that_the_hub_could_not_ask_is_no_miss() -> None:
-    watch, health = Watch(), HealthSettings(failures=1)
-    watch.well(0.0)
-    assert not watch.missed(ProbeResult(False, "Too many open files", asked=False), health, 1.0)
-    assert watch.misses == 0
-    assert watch.missed(ProbeResult(False, "no answer"), health, 2.0)
+    asked = ready(failures=1)
+    assert not asked.cannot_be_asked(IDLE)
+    assert asked.watch.misses == 0
+    assert asked.misses(IDLE)
+
+
+def test_a_question_that_the_hub_could_not_ask_does_not_use_up_the_progress_until_then() -> None:
+    asked = late(failures=1)
+    asked.cannot_be_asked(used(memory=MB), after=29)
+    assert not asked.misses(used(memory=MB), after=1)
+
+
+def test_what_it_used_is_known_even_from_a_question_that_counts_for_nothing() -> None:
+    asked = late()
+    asked.misses(used(memory=7), after=1)
+    assert asked.watch.vitals == used(memory=7)
+    asked.cannot_be_asked(used(memory=8), after=1)
+    assert asked.watch.vitals == used(memory=8)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import queue
+import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +103,98 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, log: Path, in_the_way: str)
         log.parent.write_text("")
     with pytest.raises(OSError, match=str(tmp_path / in_the_way.rstrip("/"))):
         open_log(log)
+
+
+# What is no file.
+
+
+def at_once(call: Callable[[], Any]) -> Any:
+    """What it returns or raises; that it does so, and waits for nobody."""
+    ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put(call())
+        except OSError as error:
+            ended.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return ended.get(timeout=5)
+
+
+@pytest.fixture
+def pipe(log: Path) -> Path:
+    log.parent.mkdir()
+    os.mkfifo(log)
+    return log
+
+
+@pytest.fixture(params=[False, True], ids=["nobody reads", "somebody reads"])
+def read_pipe(pipe: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK) if request.param else None
+    yield pipe
+    if reader is not None:
+        os.close(reader)
+
+
+def next_descriptor() -> int:
+    lowest = os.dup(0)
+    os.close(lowest)
+    return lowest
+
+
+def test_a_named_pipe_is_refused_as_it_could_make_the_hub_or_the_model_wait(read_pipe: Path) -> None:
+    before = next_descriptor()
+    error = at_once(lambda: open_log(read_pipe))
+    assert isinstance(error, OSError)
+    assert error.filename == str(read_pipe)
+    assert "no file that a log could be written to; remove it" in str(error)
+    assert next_descriptor() == before, "and nothing of it stays open"
+
+
+def test_a_socket_is_refused(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.parent.mkdir()
+    monkeypatch.chdir(log.parent)  # The name of a socket must be short.
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(log.name)
+        listener.listen()
+        assert isinstance(at_once(lambda: open_log(log)), OSError)
+
+
+def test_a_named_pipe_has_nothing_to_read_and_nobody_waits_for_it(pipe: Path) -> None:
+    assert at_once(lambda: read_from(pipe, 0, 100)) == b""
+    assert at_once(lambda: tail(pipe)) == ()
+    both = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        os.write(both, b"for somebody else\n")
+        assert at_once(lambda: read_from(pipe, 0, 100)) == b""
+        assert os.read(both, 100) == b"for somebody else\n", "and nothing is taken from whoever reads it"
+    finally:
+        os.close(both)
+    assert size(pipe) == 0
+
+
+def test_who_wants_no_log_can_have_it_nowhere(log: Path) -> None:
+    log.parent.mkdir()
+    log.symlink_to("/dev/null")
+    write(log, b"to nobody")
+    assert (size(log), read_from(log, 0, 100), tail(log)) == (0, b"", ())
+
+
+def test_nothing_is_read_from_a_device_without_an_end(log: Path) -> None:
+    log.parent.mkdir()
+    log.symlink_to("/dev/zero")
+    assert at_once(lambda: read_from(log, 0, 100)) == b""
+
+
+@pytest.mark.parametrize("target", [None, "/dev/null"], ids=["a file", "nowhere"])
+def test_who_writes_a_log_never_hears_that_it_must_try_again(log: Path, target: str | None) -> None:
+    log.parent.mkdir()
+    if target is not None:
+        log.symlink_to(target)
+    output = open_log(log)
+    assert os.get_blocking(output)
+    os.close(output)
 
 
 # Its length.

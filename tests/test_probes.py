@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client as http_client
 import json
 import os
@@ -24,7 +25,7 @@ import pytest
 
 from mlxhub_core import probes
 from mlxhub_core.net import listens
-from mlxhub_core.probes import MAX_ANSWER, MAX_LOG, ProbeResult, Question, ServerProbe, Target
+from mlxhub_core.probes import MAX_ANSWER, MAX_LOG, TRUST, ProbeResult, Question, ServerProbe, Target
 from mlxhub_core.settings import HealthSettings
 from mlxhub_core.testing import FAKE_SERVER, wait_until
 from mlxhub_core.testing.fake_server import ZOMBIE_CAUSE
@@ -288,7 +289,7 @@ def test_one_who_accepts_but_does_not_answer_is_given_the_time_that_hub_yaml_say
         begun = time.monotonic()
         result = look(server.port, model, question, SHORT)
         assert seconds <= time.monotonic() - begun < seconds + 1
-        assert result == ProbeResult(ok=False, detail=f"no answer within {seconds:g} s")
+        assert result == ProbeResult(ok=False, detail=f"no answer within {seconds:g} s", silent=True)
 
 
 def test_a_change_of_hub_yaml_holds_from_the_next_question_on() -> None:
@@ -325,14 +326,14 @@ def test_an_answer_that_only_drips_in_is_none(
         begun = time.monotonic()
         result = look(server.port, model, question, SHORT)
         assert time.monotonic() - begun < 2
-        assert result == ProbeResult(ok=False, detail="no answer within 0.1 s")
+        assert result == ProbeResult(ok=False, detail="no answer within 0.1 s", silent=True)
 
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: 5000\r\n"], ids=["no length", "a length"])
 def test_a_completion_that_only_drips_in_is_none(length: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "COMPLETION_TIMEOUT", 0.1)
     with serving(b"HTTP/1.0 200 OK\r\n" + length + b'\r\n{"choices": [', drip=b" ") as server:
-        assert look(server.port, MODEL) == ProbeResult(ok=False, detail="no answer within 0.1 s")
+        assert look(server.port, MODEL) == ProbeResult(ok=False, detail="no answer within 0.1 s", silent=True)
 
 
 def test_of_a_no_whose_explanation_only_drips_in_the_no_is_heard() -> None:
@@ -380,8 +381,7 @@ GARBAGE = {
 @pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_no_answer_and_never_raises(answer: bytes, model: str | None, question: Question) -> None:
     result = asked(answer, model, question)
-    assert not result.ok
-    assert not result.final
+    assert (result.ok, result.final, result.silent) == (False, False, False)
     assert result.detail
     assert result.detail.isprintable()
     assert len(result.detail) <= LONGEST
@@ -493,6 +493,29 @@ def test_a_server_that_still_loads_is_not_ready_though_its_health_says_so(
     assert server.probe(model=None).look(READY, HealthSettings()).ok
     result = server.probe().look(READY, HealthSettings())
     assert (result.ok, result.final, result.detail) == (False, False, "no answer within 0.1 s")
+
+
+def test_silence_is_told_from_a_no_and_from_a_closed_door() -> None:
+    with nobody() as port:
+        assert not look(port, health=SHORT).silent
+    assert not asked(http(503)).silent
+    with serving(b"HTTP/1.0 503 No\r\n\r\nloading ", drip=b"x") as server:
+        assert not look(server.port, health=SHORT).silent, "it said enough"
+    with serving(b"", keep_open=True) as server:
+        assert look(server.port, health=SHORT).silent
+
+
+def test_one_that_is_too_busy_even_to_accept_is_silent() -> None:
+    with contextlib.ExitStack() as waiting, socket.socket() as listener:
+        listener.bind((HOST, 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(8):  # More than wait at its door.
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(address)
+        result = look(address[1], health=SHORT)
+    assert (result.ok, result.silent, result.detail) == (False, True, "no answer within 0.1 s")
 
 
 def test_a_deaf_one_is_not_given_up(fake: Start) -> None:
@@ -925,9 +948,59 @@ def test_once_it_has_proved_to_be_itself_it_is_believed_without_a_look_at_every_
     monkeypatch.setattr(probes, "listens", listens_indeed)
     probe = fake().probe()
     assert probe.look(READY, HealthSettings()).ok
-    for _ in range(3):
+    seen = []
+    for _ in range(2 * TRUST):
         assert probe.look(ALIVE, HealthSettings()).ok
-    assert len(looks) == 1
+        seen.append(len(looks))
+    assert seen == [1] * (TRUST - 1) + [2] * TRUST + [3]
+
+
+def test_it_is_looked_up_each_ten_answers_who_gives_them() -> None:
+    assert TRUST == 10
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What it is answered when it is looked up whether the model listens; it does as long as nothing is left here."""
+    answers: list[bool] = []
+    monkeypatch.setattr(probes, "listens", lambda pid, port: answers.pop() if answers else True)
+    return answers
+
+
+@pytest.mark.parametrize("model", [None, MODEL], ids=["command", "mlx_lm"])
+@pytest.mark.parametrize("answer", [http(500), b"", b"junk\r\n\r\n"], ids=["an error", "silence", "garbage"])
+def test_after_any_answer_that_is_no_yes_the_next_one_is_looked_into(
+    answer: bytes, model: str | None, looks: list[bool]
+) -> None:
+    # Between the two it may have lost its port to a stranger.
+    with serving(http(200), answer, http(200)) as server:
+        probe = ServerProbe(Target(HOST, server.port, model, os.getpid()))
+        assert probe.look(ALIVE, SHORT).ok
+        assert not probe.look(ALIVE, SHORT).ok
+        looks.append(False)
+        result = probe.look(ALIVE, SHORT)
+    assert (result.ok, result.detail) == (False, f"port {server.port} is answered by another program")
+
+
+@pytest.mark.parametrize("model", [None, MODEL], ids=["command", "mlx_lm"])
+def test_a_stranger_who_took_over_the_port_of_one_that_lives_on_is_found_out(model: str | None) -> None:
+    # Its worker has died, say: a closed door, and then somebody else behind it.
+    with bystander() as pid, serving(http(200), http(200), http(200)) as server:
+        probe = ServerProbe(Target(HOST, server.port, model, os.getpid()))
+        assert probe.look(ALIVE, HealthSettings()).ok
+        with nobody() as port:
+            probe._target = dataclasses.replace(probe._target, port=port)
+            assert probe.look(ALIVE, HealthSettings()).detail == "Connection refused"
+        probe._target = dataclasses.replace(probe._target, port=server.port, pid=pid)
+        result = probe.look(ALIVE, HealthSettings())
+    assert (result.ok, result.detail) == (False, f"port {server.port} is answered by another program")
+
+
+def test_one_who_did_not_prove_to_be_itself_is_not_believed_the_next_time(looks: list[bool]) -> None:
+    with serving(http(200), http(200), http(200)) as server:
+        probe = ServerProbe(Target(HOST, server.port, None, os.getpid()))
+        looks += [False, False]
+        assert [probe.look(ALIVE, HealthSettings()).ok for _ in range(3)] == [False, False, True]
 
 
 def test_children_are_looked_for_until_it_is_ready_and_then_remembered(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -242,6 +246,169 @@ def test_a_grandchild_has_the_same_patience_as_its_model(run: Start) -> None:
     outcome = child.exit()
     assert not outcome.forced
     assert "saved" in child.text()
+
+
+# Groups of their own, as a shell with job control gives them to its children.
+
+OWN_GROUP = (
+    "import os, signal, sys\n"
+    "read, write = os.pipe()\n"
+    "if (pid := os.fork()) == 0:\n"
+    "    os.setpgid(0, 0)\n"
+    "    {trap}\n"
+    "    os.write(write, b'x')\n"
+    "    while True: signal.pause()\n"
+    "os.read(read, 1)\n"
+    "print(pid, flush=True)\n"
+)
+IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+@pytest.mark.parametrize("trap", ["pass", IGNORE], ids=["polite", "deaf"])
+@pytest.mark.parametrize("end", ["stop", "kill", "crash", "exit"])
+def test_children_in_groups_of_their_own_do_not_outlive_their_model(run: Start, end: str, trap: str) -> None:
+    child = run(OWN_GROUP.format(trap=trap) + ("signal.pause()" if end != "exit" else ""))
+    pid = int(child.until_it_says("\n"))
+    if end == "stop":
+        child.process.stop(grace=0.3)
+    elif end == "kill":
+        child.process.kill()
+    elif end == "crash":
+        os.kill(child.process.pid, signal.SIGKILL)
+    outcome = child.exit()
+    assert not is_running(pid), "when the end is told nothing holds the port or the memory any more"
+    assert outcome.forced == (end == "stop" and trap == IGNORE)
+
+
+def test_a_child_in_a_group_of_its_own_is_asked_first_and_has_the_same_patience(run: Start) -> None:
+    slow = "signal.signal(signal.SIGTERM, lambda *_: (__import__('time').sleep(.2), print('saved', flush=True), os._exit(0)))"
+    child = run(OWN_GROUP.format(trap=slow) + "signal.pause()")
+    child.until_it_says("\n")
+    child.process.stop(grace=10)
+    assert child.exit() == Exit(-signal.SIGTERM, forced=False, tail=tuple(child.text().splitlines()))
+    assert "saved" in child.text()
+
+
+def test_a_suspended_child_in_a_group_of_its_own_is_let_go_on_to_end(run: Start) -> None:
+    child = run(OWN_GROUP.format(trap="pass") + "signal.pause()")
+    pid = int(child.until_it_says("\n"))
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    child.process.stop(grace=10)
+    assert not child.exit().forced
+    assert not is_running(pid)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("end", ["stop", "kill", "crash"])
+def test_jobs_of_a_shell_with_job_control_do_not_outlive_it(tmp_path: Path, end: str) -> None:
+    exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
+    script = "set -m; sleep 600 & (sleep 600; :) & echo $!; wait"
+    shell = spawn(Launch(("bash", "-c", script), dict(os.environ), tmp_path), tmp_path / "a.log", exits.put)
+    try:
+        wait_until(lambda: len(psutil.Process(shell.pid).children(recursive=True)) == 3)
+        jobs = psutil.Process(shell.pid).children(recursive=True)
+        assert shell.pid not in {os.getpgid(job.pid) for job in jobs}, "the test is about that"
+        if end == "crash":
+            os.kill(shell.pid, signal.SIGKILL)
+        else:
+            getattr(shell, end)(*([10] if end == "stop" else []))
+        assert not exits.get(timeout=10).forced
+        assert [job for job in jobs if is_running(job.pid)] == []
+    finally:
+        shell.kill()
+
+
+def test_a_session_of_its_own_is_left_alone(run: Start) -> None:
+    # Who makes itself a daemon does not belong to the model any more; and the hub's own session never did.
+    child = run(OWN_GROUP.format(trap="pass").replace("setpgid(0, 0)", "setsid()") + "signal.pause()")
+    pid = int(child.until_it_says("\n"))
+    try:
+        child.process.stop(grace=10)
+        child.exit()
+        assert is_running(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+# Who killed it.
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_who_is_killed_by_somebody_else_during_a_stop_was_not_forced(run: Start, number: signal.Signals) -> None:
+    child = run(DEAF)
+    child.until_it_says("deaf")
+    child.process.stop(grace=600)
+    os.kill(child.process.pid, number)
+    outcome = child.exit()
+    assert (outcome.code, outcome.forced) == (-number, False)
+
+
+def test_what_is_left_behind_by_a_crash_is_killed_but_the_stop_that_nobody_asked_for_was_not_forced(run: Start) -> None:
+    child = run(GRANDCHILD.format(program=DEAF) + "os = __import__('os'); signal.pause()")
+    child.until_it_says("deaf")
+    os.kill(child.process.pid, signal.SIGKILL)
+    assert not child.exit().forced
+
+
+# When the system has no thread left.
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[threading.Thread]], None]:
+    """From then on no thread of this kind can be started."""
+
+    def refuse(kind: type[threading.Thread]) -> None:
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(kind, "start", start)
+
+    return refuse
+
+
+NoThread = Callable[[type[threading.Thread]], None]
+
+
+def test_without_a_thread_to_wait_for_it_nothing_is_started(
+    tmp_path: Path, no_thread: NoThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
+    started: list[int] = []
+    popen = subprocess.Popen
+
+    def watched(*args: Any, **options: Any) -> Any:
+        process = popen(*args, **options)
+        started.append(process.pid)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", watched)
+    no_thread(threading.Thread)
+    with pytest.raises(OSError, match="can't start new thread") as error:
+        spawn(Launch(("sleep", "600"), dict(os.environ), tmp_path), tmp_path / "a.log", exits.put)
+    assert error.value.errno == errno.EAGAIN
+    assert len(started) == 1
+    assert not psutil.pid_exists(started[0]), "and it is waited for, so nothing of it is left"
+    assert exits.empty()
+
+
+def test_without_a_thread_to_count_its_grace_a_process_is_killed_rather_than_left(
+    run: Start, no_thread: NoThread
+) -> None:
+    child = run(DEAF)
+    child.until_it_says("deaf")
+    no_thread(threading.Timer)
+    child.process.stop(grace=600)
+    assert (child.exit().code, child.told_twice()) == (-signal.SIGKILL, False)
+
+
+def test_a_log_that_could_make_the_hub_wait_is_an_error_and_nothing_is_started(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.log")
+    exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
+    with pytest.raises(OSError, match=r"a\.log"):
+        spawn(Launch(("touch", "ran"), dict(os.environ), tmp_path), tmp_path / "a.log", exits.put)
+    assert exits.empty()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_signals_after_the_end_go_nowhere(run: Start) -> None:

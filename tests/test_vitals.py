@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import resource
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -143,6 +145,75 @@ def test_mapped_files_do_not_count_as_the_system_can_drop_them(run: Run, tmp_pat
     assert abs(of(process.pid).memory_bytes - before) < SLACK
 
 
+# Files.
+
+
+@on_linux
+def test_what_is_read_from_files_and_written_to_them_is_told(run: Run, tmp_path: Path) -> None:
+    process = run(
+        "print(1, flush=True); input()\n"
+        f"file = open({str(tmp_path / 'file')!r}, 'w+b', buffering=0); file.write(bytes({8 * MB}))\n"
+        "print(2, flush=True); input()\n"
+        f"file.seek(0); file.read({8 * MB}); print(3, flush=True); input()"
+    )
+    seen = []
+    for go in (False, True, True):
+        step(process, go)
+        seen.append(of(process.pid).io_bytes)
+    # What reaches the disk may be counted once more.
+    assert [8 * MB <= after - before < 17 * MB for before, after in itertools.pairwise(seen)] == [True, True], seen
+    assert of(process.pid).io_bytes == seen[-1], "one that waits reads and writes nothing"
+
+
+@on_linux
+def test_what_its_children_read_counts_too(run: Run) -> None:
+    process = run(
+        "import os, time\nread, write = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        f"    open('/dev/zero', 'rb', buffering=0).read({8 * MB}); os.write(write, b'1'); time.sleep(60); os._exit(0)\n"
+        "os.read(read, 1); print(1, flush=True); input()"
+    )
+    step(process, go=False)
+    (child,) = psutil.Process(process.pid).children()
+    try:
+        assert vitals_of(process.pid, None, children=()).io_bytes < MB  # type: ignore[union-attr]
+        assert of(process.pid).io_bytes >= 8 * MB
+    finally:
+        child.kill()
+
+
+@pytest.mark.parametrize("counter", ["read_chars", "write_chars", "read_bytes", "write_bytes"])
+def test_data_that_moves_in_any_way_is_seen_whatever_moved_before(
+    monkeypatch: pytest.MonkeyPatch, counter: str
+) -> None:
+    # Weights are often mapped: then only `read_bytes` tells of a load from a slow disk.
+    counters = SimpleNamespace(read_chars=5000 * MB, write_chars=300 * MB, read_bytes=7 * MB, write_bytes=0)
+    monkeypatch.setattr(psutil.Process, "io_counters", lambda _: counters, raising=False)
+    before = of(os.getpid()).io_bytes
+    setattr(counters, counter, getattr(counters, counter) + 9)
+    assert of(os.getpid()).io_bytes == before + 9
+
+
+def test_where_files_are_not_counted_there_are_none_and_the_rest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(psutil.Process, "io_counters", raising=False)
+    assert of(os.getpid()).io_bytes == 0
+    assert of(os.getpid()).memory_bytes > 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [psutil.AccessDenied(1), psutil.NoSuchProcess(1), RuntimeError("/proc/1/io file was empty")],
+    ids=["not ours", "gone", "empty"],
+)
+def test_files_that_cannot_be_counted_do_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(_: psutil.Process) -> None:
+        raise error
+
+    monkeypatch.setattr(psutil.Process, "io_counters", refuse, raising=False)
+    assert of(os.getpid()).io_bytes == 0
+    assert of(os.getpid()).memory_bytes > 0
+
+
 # Children.
 
 FAMILY = (
@@ -181,6 +252,22 @@ def test_what_its_children_and_theirs_use_counts_until_they_end(run: Run) -> Non
         for relative in (grandchild, child):
             with contextlib.suppress(psutil.NoSuchProcess):
                 relative.kill()
+
+
+def test_the_memory_of_a_process_alone_is_told_without_its_children(run: Run) -> None:
+    process = run(FAMILY)
+    grandchild = psutil.Process(int(step(process, go=False)))
+    child = grandchild.parent()
+    assert child is not None
+    try:
+        assert 0 < ThisMachine().memory_of(process.pid) < 48 * MB <= of(process.pid).memory_bytes
+        assert ThisMachine().memory_of(grandchild.pid) >= 48 * MB
+    finally:
+        grandchild.kill()
+        child.kill()
+    process.kill()
+    process.wait(PATIENCE)
+    assert ThisMachine().memory_of(process.pid) == 0, "it has ended"
 
 
 def test_strangers_do_not_count(run: Run) -> None:

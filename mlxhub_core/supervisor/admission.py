@@ -18,7 +18,7 @@ from mlxhub_core.vitals import Machine, Vitals
 RETURN_PATIENCE = 30.0
 """Seconds that a start waits at most for the memory of processes that have ended; some may never come back."""
 RETURN_PART = 0.9
-"""Of that memory should come back: others may use some of it meanwhile."""
+"""Of that memory should come back: others may use some of it meanwhile. Who requires the rest may wait for that too."""
 WORTH_WAITING = 256 * 1024 * 1024
 """Bytes: the memory of smaller processes is not waited for."""
 MEMORY_POLL = 0.25
@@ -42,6 +42,7 @@ class MemoryReturn:
         self._machine = machine
         self._clock = clock
         self._expected = 0
+        self._slack = 0
         self._until = 0.0
         self._available: int | None = None
         self._held = 0
@@ -58,19 +59,23 @@ class MemoryReturn:
         # What was available is known best from the last look at any model: others may have grown since.
         before = vitals.available_bytes if self._available is None else self._available
         # On top of what is still to come from others that have just ended.
-        expected = max(self._expected if self.is_missing() else 0, before) + int(vitals.memory_bytes * RETURN_PART)
-        self._held = max(self._held if self.is_missing() else 0, vitals.memory_bytes)
-        self._expected = min(expected, self._machine.total_memory())
+        expected, slack, held = (self._expected, self._slack, self._held) if self.is_missing() else (0, 0, 0)
+        self._expected = min(max(expected, before) + vitals.memory_bytes, self._machine.total_memory())
+        self._slack = slack + vitals.memory_bytes - int(vitals.memory_bytes * RETURN_PART)
+        self._held = max(held, vitals.memory_bytes)
         self._until = self._clock() + RETURN_PATIENCE
+        # The last look knew nothing of this end: until the next one this is what there should be.
+        self._available = self._expected
 
     @property
     def held(self) -> int:
         """Bytes that the biggest of those processes had whose memory may still come back; 0 if there is none."""
         return self._held if self.is_missing() else 0
 
-    def is_missing(self) -> bool:
-        """Whether some of it may still come back."""
-        return self._clock() < self._until and self._machine.available_memory() < self._expected
+    def is_missing(self, *, entirely: bool = False) -> bool:
+        """Whether so much of it is not back that it may still come; `entirely`: whether any of it is not."""
+        expected = self._expected - (0 if entirely else self._slack)
+        return self._clock() < self._until and self._machine.available_memory() < expected
 
 
 class Admission:
@@ -165,32 +170,36 @@ class Admission:
         required = model.settings.memory.required
         needed = (model.last_memory or self.memory.held) if required is None else required
         available = self._machine.available_memory() - self._promised(models) if needed else 0
+        self._notes.pop(model.name, None)
         if available >= needed:
             self._waiting.pop(model.name, None)
             return None
         stopping = [other.name for other in models if other is not model and other.state is ModelState.STOPPING]
         if stopping and required is not None:
+            # Others' memory may be back before that. Its patience with what has ended begins when nothing stops any more.
+            self._waiting[model.name] = self._clock(), self._clock()
             return f"waits for the memory of {listed(stopping)}"
-        if self._may_wait(model.name):
+        since = self._waiting_since(model.name)
+        if self._may_wait(since, entirely=required is not None):
+            self._waiting[model.name] = self._clock() if since is None else since, self._clock()
             there, wanted = in_gigabytes(max(0, available)), in_gigabytes(needed)
             return f"waits for memory: {there} are available, and it needs {wanted}"
         if required is not None:
             raise MemoryShortError(model.name, required, max(0, available))
-        if model.name in self._waiting:
+        if since is not None:
             there, wanted = in_gigabytes(max(0, available)), in_gigabytes(needed)
             self._notes[model.name] = f"{there} of memory are available, and it may need {wanted}"
         return None
 
-    def _may_wait(self, name: str) -> bool:
+    def _waiting_since(self, name: str) -> float | None:
+        """When it began to wait for memory; None if it does not, or was forgotten. It has to be noted again."""
+        since, seen = self._waiting.pop(name, (0.0, float("-inf")))
+        return since if self._clock() - seen <= FORGOTTEN else None
+
+    def _may_wait(self, since: float | None, *, entirely: bool) -> bool:
         """Whether more memory may come, and it has not waited too long for it."""
-        now = self._clock()
-        since, seen = self._waiting.get(name, (now, now))
-        if now - seen > FORGOTTEN:
-            since = now
-        if not self.memory.is_missing() or now - since >= RETURN_PATIENCE:
-            return False
-        self._waiting[name] = since, now
-        return True
+        patient = since is None or self._clock() - since < RETURN_PATIENCE
+        return patient and self.memory.is_missing(entirely=entirely)
 
     def _promised(self, models: Iterable[Lifecycle]) -> int:
         """Bytes that models which still load require and have not taken yet."""

@@ -49,7 +49,7 @@ class Watch:
         ready_since: when it first answered, on the hub's clock; None until then.
         unhealthy_since: since when it counts as unhealthy; None while it does not.
         misses: questions in a row that count against it.
-        vitals: what it had used when it was last asked.
+        vitals: what it had used when it was last looked at.
         said: what it answered when it last could not.
     """
 
@@ -59,6 +59,7 @@ class Watch:
     vitals: Vitals | None = None
     said: str = "no answer yet"
     _looked: float = 0.0
+    _mark: Vitals | None = None
     _answered: float = 0.0
     _counted: float = 0.0
     _pause: float = FIRST_PROBE
@@ -85,9 +86,12 @@ class Watch:
         """
         self.said = result.detail
         progress = self._progress(result.vitals, now)
-        if not result.asked:
+        self._look(result.vitals, now)
+        if not result.asked or not (progress or result.final or self._is_due(health, now)):
             return False
-        if not result.final and self._is_excused(result, health, progress, now):
+        # Else slow progress would never be enough for one that is asked often.
+        self._mark = self.vitals
+        if not result.final and self._is_excused(result, progress, now):
             return False
         self._counted = now
         self.misses += 1
@@ -96,14 +100,19 @@ class Watch:
         self.late(now)
         return True
 
-    def _is_excused(self, result: ProbeResult, health: HealthSettings, progress: bool, now: float) -> bool:
+    def _is_due(self, health: HealthSettings, now: float) -> bool:
+        """Whether a miss may count by now."""
+        is_late = self.ready_since is None and self.unhealthy_since is not None
+        return not is_late or now - self._counted >= health.interval
+
+    def _is_excused(self, result: ProbeResult, progress: bool, now: float) -> bool:
         if self.ready_since is not None:
             return result.silent and progress and now - self._answered < MAX_BUSY
         if progress or self.unhealthy_since is None:
             self.misses = 0
             self._counted = now
             return True
-        return now - self._counted < health.interval
+        return False
 
     def late(self, now: float) -> None:
         """Count it as unhealthy from now on, if it does not already."""
@@ -120,19 +129,23 @@ class Watch:
 
     def see(self, vitals: Vitals | None, now: float) -> None:
         """Take note of what it has used by now."""
+        self._look(vitals, now)
+        self._mark = self.vitals
+
+    def _look(self, vitals: Vitals | None, now: float) -> None:
         if vitals is not None:
             self.vitals, self._looked = vitals, now
 
     def _progress(self, vitals: Vitals | None, now: float) -> bool:
-        """Whether it has done something since it was last asked."""
-        before, seconds = self.vitals, now - self._looked
-        self.see(vitals, now)
-        if before is None or vitals is None:
+        """Whether it computed or wrote since the last look, or moved data since that last counted for or against it."""
+        before, mark, seconds = self.vitals, self._mark, now - self._looked
+        if before is None or mark is None or vitals is None:
             # The first look has nothing to be compared with, and says nothing against it.
             return vitals is not None
         return (
             vitals.cpu_seconds - before.cpu_seconds >= CPU_PROGRESS * seconds
-            or vitals.io_bytes - before.io_bytes >= IO_PROGRESS
-            or abs(vitals.memory_bytes - before.memory_bytes) >= MEMORY_PROGRESS
+            or vitals.io_bytes - mark.io_bytes >= IO_PROGRESS
+            or abs(vitals.memory_bytes - mark.memory_bytes) >= MEMORY_PROGRESS
+            # Not since the mark: one that is asked often would get on by the lines that our questions cost it.
             or vitals.log_bytes - before.log_bytes >= LOG_PROGRESS
         )
