@@ -146,6 +146,11 @@ def test_no_words_make_a_signal_that_people_send_a_want_of_memory(number: signal
     assert (ending.reason, ending.signal, ending.detail) == (Reason.SIGNAL, number.name, None)
 
 
+@pytest.mark.parametrize("code", [129, 130, 131, 143])
+def test_nor_do_they_when_a_shell_tells_of_such_a_signal(code: int) -> None:
+    assert ended(code, "MemoryError").reason is Reason.CRASH
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGTRAP, signal.SIGILL]
 )

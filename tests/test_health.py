@@ -366,6 +366,14 @@ def test_it_is_forgiven_only_for_so_long_since_its_last_answer() -> None:
     assert asked.is_silent(busy(1600), after=1)
 
 
+def test_one_that_is_seldom_asked_is_forgiven_for_two_intervals() -> None:
+    asked = Asked(HealthSettings(failures=1, interval=3600))
+    asked.answers(IDLE)
+    assert not asked.is_silent(busy(3600), after=3600)
+    assert not asked.is_silent(busy(7199), after=3599)
+    assert asked.is_silent(busy(7200), after=1)
+
+
 def test_each_answer_gives_it_all_that_time_again() -> None:
     asked = ready(failures=1)
     for _ in range(5):

@@ -15,7 +15,9 @@ LOW_MEMORY = 0.05
 
 LAST_WORDS = 5
 """Lines at the end of its output in which a process says what it died of; before that it only talks."""
-_SENT_BY_PEOPLE = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGSTOP})
+_SENT_BY_PEOPLE = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+_CODES_OF_PEOPLE = frozenset(code for number in _SENT_BY_PEOPLE for code in (-number, 128 + number))
+"""The exit codes of one that such a signal ended, and of a shell whose child it ended."""
 
 _OUT_OF_MEMORY = re.compile(
     r"insufficient memory|out[ _-]?of[ _-]?memory|\bMemoryError\b|\bbad_alloc\b|unable to allocate|cannot allocate memory"
@@ -75,7 +77,7 @@ def failure(outcome: Exit, *, time: float, uptime: float, trouble: Trouble | Non
 
 def _unasked(outcome: Exit, memory: Shortage) -> tuple[Reason, str | None]:
     for line in map(_plain, reversed(outcome.tail[-LAST_WORDS:])):
-        if _OUT_OF_MEMORY.search(line) and -outcome.code not in _SENT_BY_PEOPLE:
+        if _OUT_OF_MEMORY.search(line) and outcome.code not in _CODES_OF_PEOPLE:
             return Reason.SUSPECTED_OOM, line
     if outcome.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # The latter is what a shell says of its child.
         if memory.kills:

@@ -25,10 +25,9 @@ IO_PROGRESS = 1024 * 1024
 LOG_PROGRESS = 1024
 """Bytes that it writes meanwhile, as a download does; our own question may cost it a line of a hundred or two."""
 
-
 MAX_BUSY = 600.0
 """Seconds for which one that was ready may be too busy to answer: so long may a server take over one request that can
-do only one thing at a time."""
+do only one thing at a time. Counted from its last answer; twice the `interval` if that is more."""
 
 
 class Verdict(enum.Enum):
@@ -91,7 +90,7 @@ class Watch:
             return False
         # Else slow progress would never be enough for one that is asked often.
         self._mark = self.vitals
-        if not result.final and self._is_excused(result, progress, now):
+        if not result.final and self._is_excused(result, progress, health, now):
             return False
         self._counted = now
         self.misses += 1
@@ -105,9 +104,9 @@ class Watch:
         is_late = self.ready_since is None and self.unhealthy_since is not None
         return not is_late or now - self._counted >= health.interval
 
-    def _is_excused(self, result: ProbeResult, progress: bool, now: float) -> bool:
+    def _is_excused(self, result: ProbeResult, progress: bool, health: HealthSettings, now: float) -> bool:
         if self.ready_since is not None:
-            return result.silent and progress and now - self._answered < MAX_BUSY
+            return result.silent and progress and now - self._answered < max(MAX_BUSY, 2 * health.interval)
         if progress or self.unhealthy_since is None:
             self.misses = 0
             self._counted = now
