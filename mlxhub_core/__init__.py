@@ -12,11 +12,13 @@ if TYPE_CHECKING:
         ConfigError,
         GroupFullError,
         HubError,
+        HubNotRunningError,
         HubStateError,
         LaunchError,
         MemoryShortError,
         ModelError,
         Problem,
+        SinkError,
         UnknownModelError,
     )
     from mlxhub_core.events import Failure, HubEvent, HubModelContext, Reason
@@ -30,18 +32,20 @@ if TYPE_CHECKING:
         Sink,
         SinkStats,
     )
+    from mlxhub_core.secret import Secret
     from mlxhub_core.states import ModelState, ModelStatus
     from mlxhub_core.supervisor import Plan, ReloadResult, Step
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "errors": "ConfigError GroupFullError HubError HubStateError LaunchError MemoryShortError ModelError Problem"
-    " UnknownModelError",
+    "errors": "ConfigError GroupFullError HubError HubNotRunningError HubStateError LaunchError MemoryShortError ModelError"
+    " Problem SinkError UnknownModelError",
     "events": "Failure HubEvent HubModelContext Reason",
     "hookspecs": "hookimpl hookspec",
     "manager": "HubManager",
     "observability": "SINK_API HubObservabilitySink HubView LoggingHubObservabilitySink Sink SinkStats",
+    "secret": "Secret",
     "states": "ModelState ModelStatus",
     "supervisor": "Plan ReloadResult Step",
 }
@@ -56,6 +60,7 @@ __all__ = [
     "HubEvent",
     "HubManager",
     "HubModelContext",
+    "HubNotRunningError",
     "HubObservabilitySink",
     "HubStateError",
     "HubView",
@@ -69,7 +74,9 @@ __all__ = [
     "Problem",
     "Reason",
     "ReloadResult",
+    "Secret",
     "Sink",
+    "SinkError",
     "SinkStats",
     "Step",
     "UnknownModelError",

@@ -55,6 +55,11 @@ class Actor(Generic[M]):
         self._order = itertools.count()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller runs on the actor's own thread, and so would wait for itself."""
+        return threading.current_thread() is self._thread
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
@@ -65,7 +70,7 @@ class Actor(Generic[M]):
             self._finished = True
             self._inbox.put(None)
         # One that was never started has nothing to wait for.
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and not self.is_here:
             self._thread.join()
 
     def tell(self, message: M) -> bool:

@@ -30,10 +30,14 @@ class Finding:
     message: str
 
 
-def check(model: type[M], value: Any) -> tuple[M | None, list[Finding]]:
-    """Validate plain values, as from YAML, against `model`. Returns the model, or None and every finding."""
+def check(model: type[M], value: Any, context: Any = None) -> tuple[M | None, list[Finding]]:
+    """Validate plain values, as from YAML, against `model`; validators get `context`.
+
+    Returns:
+        the model, or None and every finding.
+    """
     try:
-        return model.model_validate(value), []
+        return model.model_validate(value, context=context), []
     except ValidationError as error:
         return None, list(_findings(model, value, error.errors(include_url=False)))
 

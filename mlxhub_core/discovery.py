@@ -6,13 +6,17 @@ A package offers a sink type with an entry point in the group `mlxhub.sinks`: it
 from __future__ import annotations
 
 import functools
+import os
 import re
-from collections.abc import Iterator
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import importlib_metadata
-from importlib_metadata import EntryPoint
+from importlib_metadata import EntryPoint, distributions
+
+T = TypeVar("T")
 
 GROUP = "mlxhub.sinks"
 
@@ -36,6 +40,9 @@ class Offer:
     version: str
     value: str
 
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
     def load(self) -> Any:
         """Import the package and return the object. Raises whatever the import raises."""
         return EntryPoint(name=self.type, value=self.value, group=GROUP).load()
@@ -46,27 +53,83 @@ def normalised(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Ruin:
+    """A package that seems to offer sinks and cannot be read.
+
+    Attributes:
+        where: the directory of its metadata.
+        reason: what is wrong with it.
+    """
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where} cannot be read ({self.reason}); install that package again, or remove it"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is installed: every sink type, by type, and what could not be read."""
+
+    offers: tuple[Offer, ...]
+    ruins: tuple[Ruin, ...]
+
+
 @functools.cache
-def offers() -> tuple[Offer, ...]:
-    """Every sink type that is installed, by type. Scanned once in the life of a process: it reads many files."""
+def scan() -> Scan:
+    """Look at all that is installed. Done once in the life of a process: it reads many files.
+
+    The current directory does not count, though `python -m` searches it: a folder that somebody downloaded would bring
+    sinks of its own.
+    """
+    path = [entry for entry in sys.path if not _is_current_directory(entry)]
+    ruins: dict[str, Ruin] = {}
+    candidates = {name for one in distributions(path=path) if (name := _reading(_name_if_it_matters, one, ruins))}
     found: dict[tuple[str, str], Offer] = {}
-    seen: set[str] = set()
-    for distribution in importlib_metadata.distributions():
-        # Of a package that is found twice (lib64 is often lib, a stale egg-info is left) the first is the one imported.
-        for offer in _offers_of(distribution, seen):
+    for name in candidates:
+        for offer in _offers_of_first(distributions(name=name, path=path), ruins):
             found.setdefault((offer.type, offer.distribution), offer)
-    return tuple(found[key] for key in sorted(found))
+    return Scan(tuple(found[key] for key in sorted(found)), tuple(ruins[key] for key in sorted(ruins)))
 
 
-def _offers_of(distribution: Any, seen: set[str]) -> Iterator[Offer]:
+def _offers_of_first(candidates: Iterable[Any], ruins: dict[str, Ruin]) -> list[Offer]:
+    """Of a package found twice (lib64 is often lib, a stale version was left) the first is the one that is imported."""
+    for distribution in candidates:
+        if (found := _reading(_offers_of, distribution, ruins)) is not None:
+            return found
+    return []
+
+
+def _name_if_it_matters(distribution: Any) -> str | None:
+    # The name and version of every package would take ten times as long.
+    if GROUP not in (distribution.read_text("entry_points.txt") or ""):
+        return None
+    return normalised(distribution.metadata["Name"])
+
+
+def _offers_of(distribution: Any) -> list[Offer]:
+    name, version = distribution.metadata["Name"], distribution.version
+    return [Offer(p.name, name, version, p.value) for p in distribution.entry_points if p.group == GROUP]
+
+
+def _reading(read: Callable[[Any], T], distribution: Any, ruins: dict[str, Ruin]) -> T | None:
+    """A package in ruins must not hide the others."""
     try:
-        # Parsed only if our group is in there: the name and version of every package would take ten times as long.
-        if GROUP not in (distribution.read_text("entry_points.txt") or ""):
-            return
-        points = [point for point in distribution.entry_points if point.group == GROUP]
-        name, version = distribution.metadata["Name"], distribution.version
-    except Exception:  # noqa: BLE001  # A package in ruins is not ours to complain about, and must not hide the others.
-        return
-    if normalised(name) not in seen:
-        seen.add(normalised(name))
-        yield from (Offer(point.name, name, version, point.value) for point in points)
+        return read(distribution)
+    except Exception as error:  # noqa: BLE001  # metadata is a stranger's text
+        where = str(getattr(distribution, "_path", distribution.locate_file("")))
+        ruins[where] = Ruin(where, type(error).__name__)
+        return None
+
+
+def _is_current_directory(entry: str) -> bool:
+    """Whether `entry` of sys.path is where the user happens to be, and not where packages are installed."""
+    try:
+        here, there = os.path.realpath(os.curdir), os.path.realpath(entry or os.curdir)
+        return here == there and there not in {
+            os.path.realpath(p) for p in map(sysconfig.get_path, ("purelib", "platlib"))
+        }
+    except OSError:  # a current directory that was deleted
+        return not entry

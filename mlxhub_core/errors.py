@@ -3,6 +3,8 @@
     HubError
     ├── ConfigError            hub.yaml, or a sink's options in it, cannot be used; carries every problem
     ├── HubStateError          the hub cannot do this now (not loaded yet, or already shut down)
+    ├── HubNotRunningError     a command wants to ask a hub, and none runs for that hub.yaml
+    ├── SinkError              an object cannot serve as a sink: a mistake of its author
     ├── IllegalMoveError       a model was asked to make a move that ``states.MOVES`` does not allow: our bug
     └── ModelError             about one model, which it names
         ├── UnknownModelError  no model of that name in hub.yaml
@@ -24,6 +26,8 @@ EXIT_FAILED = 1
 """Exit code of a command that could not do its work."""
 EXIT_USAGE = 2
 """Exit code for a wrong hub.yaml or a wrong command line (as click's own usage errors)."""
+EXIT_NOT_RUNNING = 3
+"""Exit code of a command that needs a running hub, as of `systemctl status`."""
 
 
 class HubError(Exception):
@@ -64,6 +68,16 @@ class ConfigError(HubError):
 
 class HubStateError(HubError):
     """The hub cannot do this now: hub.yaml is not loaded yet, or the hub was shut down."""
+
+
+class HubNotRunningError(HubError):
+    """A command wants to ask a hub, and none runs for that hub.yaml."""
+
+    exit_code = EXIT_NOT_RUNNING
+
+
+class SinkError(HubError):
+    """An object cannot serve as a sink: its hooks or parameters are not what the hub can call. For its author to mend."""
 
 
 class IllegalMoveError(HubError):

@@ -1,24 +1,28 @@
 """From one event to every sink. The only caller of pluggy's hooks.
 
 pluggy calls its plug-ins one after the other on the caller's thread, and stops at the first that raises. So what is
-registered with it are not the sinks but forwarders of ours, which only put the event into a `SinkRunner`'s queue.
+registered with it are not the sinks but relays of ours, which only put the event into a `SinkRunner`'s queue.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pluggy
 
 from mlxhub_core import hookspecs
-from mlxhub_core.observability import SinkStats
-from mlxhub_core.runner import HOOKS, Arguments, SinkRunner
-
-CLOSE_DEADLINE = 5.0
-"""Seconds that all sinks together get to deliver what waits when the hub ends."""
+from mlxhub_core.errors import SinkError, did_you_mean
+from mlxhub_core.hooks import Arguments
+from mlxhub_core.hookspecs import HOOKS
+from mlxhub_core.observability import SINK_API, SinkStats
+from mlxhub_core.runner import CLOSE_DEADLINE, SinkRunner, described
+from mlxhub_core.settings import DeliverySettings
 
 
 class Fanout:
@@ -32,68 +36,131 @@ class Fanout:
         self._report = report
         self._plugins = pluggy.PluginManager(hookspecs.PROJECT)
         self._plugins.add_hookspecs(hookspecs)
-        self._runners: dict[str, SinkRunner] = {}
+        self._relays: dict[str, _Relay] = {}
 
-    def add(self, name: str, sink: object, greeting: Arguments | None = None) -> None:
-        """Turn a sink on. `greeting`: the arguments of the `hub_started` that it gets before anything else.
+    def add(
+        self, name: str, sink: object, greeting: Arguments | None = None, delivery: DeliverySettings | None = None
+    ) -> SinkRunner | None:
+        """Turn a sink on, in the place of the one of that name if there is one: each event goes to either of them.
+
+        Args:
+            name: its key in hub.yaml.
+            sink: the object.
+            greeting: the arguments of the `hub_started` that it gets before anything else.
+            delivery: how it gets its events.
+
+        Returns:
+            the one it takes the place of, which now delivers what waits and closes; for `finish`.
 
         Raises:
-            HubError: a hook of the sink demands an argument that the hub does not have.
+            SinkError: a hook of the sink demands an argument that the hub does not have.
         """
-        runner = SinkRunner(name, sink, self._report)
+        relay = self._relays.get(name)
+        old = relay.runner if relay else None
+        runner = SinkRunner(name, sink, self._report, delivery, predecessor=old)
         if greeting is not None:
             runner.offer("hub_started", greeting)
-        self._runners[name] = runner
-        self._plugins.register(_forwarders(runner), name)
-        self._plugins.check_pending()
+        if relay:
+            relay.runner = runner
+        else:
+            self._relays[name] = relay = _Relay(runner)
+            self._plugins.register(relay, name)
+            self._plugins.check_pending()
+        if old:
+            old.begin_close()
+        return old
 
-    def remove(self, names: list[str], deadline: float | None = None) -> dict[str, int]:
-        """Turn sinks off; they deliver what waits first, within `deadline` seconds for all of them together
-        (default: `CLOSE_DEADLINE`).
+    def remove(self, name: str) -> SinkRunner:
+        """Turn a sink off. Returns it; it delivers what waits and closes."""
+        runner = self._relays.pop(name).runner
+        self._plugins.unregister(name=name)
+        runner.begin_close()
+        return runner
+
+    def finish(self, runners: Iterable[SinkRunner], deadline: float | None = None) -> dict[str, int]:
+        """Wait for sinks that are closing, at most `deadline` seconds for all of them together (default:
+        `CLOSE_DEADLINE`).
 
         Returns:
             how many events each could not deliver; sinks that delivered all are left out.
         """
-        runners = [self._runners.pop(name) for name in names]
-        for runner in runners:
-            self._plugins.unregister(name=runner.name)
-            runner.begin_close()
         end = time.monotonic() + (CLOSE_DEADLINE if deadline is None else deadline)
         undelivered = {runner.name: runner.end_close(max(0.0, end - time.monotonic())) for runner in runners}
         return {name: count for name, count in undelivered.items() if count}
 
+    def register(self, plugin: object) -> None:
+        """Have pluggy call an object's methods that are marked with `hookimpl`, on the thread of the hub.
+
+        Raises:
+            SinkError: one of them is no hook, or cannot be called with what there is.
+        """
+        _check_plugin(plugin)
+        try:
+            self._plugins.register(plugin)
+        except ValueError:
+            raise SinkError(f"{type(plugin).__name__}: this object is registered already") from None
+
+    def unregister(self, plugin: object) -> None:
+        """Have pluggy call a registered object no more."""
+        self._plugins.unregister(plugin)
+
     def publish(self, hook: str, arguments: dict[str, Any]) -> None:
         """Send an event to every sink. Returns at once and never raises."""
-        getattr(self._plugins.hook, hook)(**arguments)
+        try:
+            getattr(self._plugins.hook, hook)(**arguments)
+        except Exception as error:  # noqa: BLE001  # of a registered object: those of ours cannot
+            with contextlib.suppress(Exception):
+                self._report(f"a registered plug-in raised in {hook}: {described(error)}")
 
     def names(self) -> list[str]:
         """The sinks that are on."""
-        return list(self._runners)
+        return list(self._relays)
 
     def stats(self) -> tuple[SinkStats, ...]:
         """What became of the events of each sink."""
-        return tuple(runner.stats() for runner in list(self._runners.values()))
+        return tuple(relay.runner.stats() for relay in list(self._relays.values()))
 
 
-def _forwarders(runner: SinkRunner) -> object:
-    """A plug-in for pluggy with one forwarder for each hook that the sink implements."""
-    plugin = _Forwarders()
-    for hook in runner.hooks:
-        setattr(plugin, hook, _forwarder(runner, hook))
-    return plugin
+class _Relay:
+    """A plug-in for pluggy that hands every hook on to one runner, which may be exchanged at any moment."""
+
+    def __init__(self, runner: SinkRunner) -> None:
+        self.runner = runner
+        for hook in HOOKS:
+            setattr(self, hook, _relaying(self, hook))
 
 
-class _Forwarders:
-    """Compared by identity: pluggy refuses a plug-in that equals another one."""
-
-
-def _forwarder(runner: SinkRunner, hook: str) -> Callable[..., None]:
+def _relaying(relay: _Relay, hook: str) -> Callable[..., None]:
     names = HOOKS[hook]
 
     # pluggy looks through `wraps` for the names of the arguments, and passes them by position in that order.
-    @hookspecs.hookimpl
+    # First of all, so that no registered object of somebody else stands between an event and the sinks.
+    @hookspecs.hookimpl(tryfirst=True)
     @functools.wraps(getattr(hookspecs, hook))
-    def forward(*values: Any) -> None:
-        runner.offer(hook, dict(zip(names, values, strict=True)))
+    def hand_on(*values: Any) -> None:
+        relay.runner.offer(hook, dict(zip(names, values, strict=True)))
 
-    return forward
+    return hand_on
+
+
+def _check_plugin(plugin: object) -> None:
+    """Refuse what pluggy would take and then never call, or call in vain."""
+    kind = type(plugin).__name__
+    if isinstance(plugin, type):
+        raise SinkError(f"{plugin.__name__} is a class; register an object: {plugin.__name__}()")
+    # Another manager than the hub's, which would keep half of what it refuses.
+    trial = pluggy.PluginManager(hookspecs.PROJECT)
+    trial.add_hookspecs(hookspecs)
+    version = f"this hub has sink API {SINK_API}; mend it, or upgrade mlxhub-core"
+    for name in filter(partial(trial.parse_hookimpl_opts, plugin), dir(plugin)):
+        if name not in HOOKS:
+            raise SinkError(f"{kind}.{name} is not a hook{did_you_mean(name, HOOKS)}; {version}")
+        if any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(getattr(plugin, name)).parameters.values()):
+            raise SinkError(f"{kind}.{name} takes arguments by keyword only, and pluggy passes none so; drop its `*`")
+    try:
+        trial.register(plugin)
+        trial.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise SinkError(f"{described(error)}; {version}") from None
+    if not trial.get_hookcallers(plugin):
+        raise SinkError(f"{kind} has no method that is marked with `mlxhub_core.hookimpl`")

@@ -8,7 +8,8 @@ When a hook is called and with what is told in `mlxhub_core.observability.Sink`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 
 import pluggy
 
@@ -80,3 +81,11 @@ def model_gave_up(ctx: HubModelContext, failures: int, event: HubEvent) -> None:
 @hookspec
 def events_lost(count: int, event: HubEvent) -> None:
     """Events before this one were dropped. Given to the sink that lost them, and to no other."""
+
+
+HOOKS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(inspect.signature(spec).parameters)
+    for name, spec in list(globals().items())
+    if inspect.isfunction(spec) and spec.__module__ == __name__
+}
+"""Every hook and the names of its arguments."""

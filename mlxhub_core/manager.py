@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mlxhub_core.errors import HubStateError
+from mlxhub_core.errors import HubStateError, Problem
 from mlxhub_core.events import HubEvent
-from mlxhub_core.fanout import CLOSE_DEADLINE, Fanout
+from mlxhub_core.fanout import Fanout
 from mlxhub_core.observability import HubObservabilitySink, LoggingHubObservabilitySink, SinkStats
 from mlxhub_core.process import ProcessFactory, spawn
-from mlxhub_core.selection import Selected, select
-from mlxhub_core.settings import HubSettings, SinkSettings, load_settings
+from mlxhub_core.runner import CLOSE_DEADLINE, SinkRunner
+from mlxhub_core.selection import Selected, Selection, select
+from mlxhub_core.settings import HubSettings, load_settings
 from mlxhub_core.states import ModelStatus
 from mlxhub_core.supervisor import Loop, Plan, ReloadResult, Supervisor
 
@@ -50,7 +51,7 @@ class HubManager:
     ) -> None:
         self.config_path = Path(config_path)
         self._passed = observability_sink
-        self._selected: dict[str, SinkSettings] = {}
+        self._selected: dict[str, Selected] = {}
         self._reloading = threading.RLock()
         self._closed = False
         self._fanout = Fanout(_log_warning)
@@ -73,14 +74,17 @@ class HubManager:
             if self._closed:
                 raise HubStateError("the hub was shut down; make another HubManager")
             settings = load_settings(self.config_path)
-            kept, fresh = self._compare_sinks(settings)
-            added = select(settings, fresh)
+            selection = self._select(settings)
             # The last thing that can fail; only then is anything changed.
             self._supervisor.reserve_ports(settings)
             if self._closed:
                 raise HubStateError("the hub was shut down meanwhile")
-            self._exchange_sinks(kept, added)
-            return self._supervisor.apply(settings)
+            _log_warnings(selection.warnings)
+            leaving = self._exchange_sinks(selection.sinks)
+            try:
+                return self._supervisor.apply(settings)
+            finally:
+                _log_undelivered(self._fanout.finish(leaving))
 
     def plan(self) -> Plan:
         """Read hub.yaml and say what `reload` would do now, each with its reason. Nothing is changed.
@@ -90,7 +94,7 @@ class HubManager:
             HubStateError: the hub was shut down.
         """
         settings = load_settings(self.config_path)
-        select(settings, self._compare_sinks(settings)[1])
+        self._select(settings)
         return self._supervisor.plan(settings)
 
     def start_model(self, name: str) -> None:
@@ -141,13 +145,27 @@ class HubManager:
                 return {}
             self._closed = True
             self._supervisor.actor.finish()
-            undelivered = self._fanout.remove(self._fanout.names())
+            undelivered = self._fanout.finish([self._fanout.remove(name) for name in self._fanout.names()])
         finally:
             if calm:
                 self._reloading.release()
-        for name, count in undelivered.items():
-            _log_warning(f"sink {name}: {count} events were not delivered")
+        _log_undelivered(undelivered)
         return undelivered
+
+    def register(self, plugin: object) -> None:
+        """Have an object's methods that are marked with `hookimpl` called for each event, straight from pluggy.
+
+        It is trusted: unlike a sink it runs on the hub's own thread, which it can hold up, and it must not ask the hub
+        to start or stop anything. A sink passed as `observability_sink` or named in hub.yaml is the safe way.
+
+        Raises:
+            SinkError: a method is no hook, or cannot be called with what there is.
+        """
+        self._fanout.register(plugin)
+
+    def unregister(self, plugin: object) -> None:
+        """End what `register` began."""
+        self._fanout.unregister(plugin)
 
     def kill(self) -> None:
         """Give models that stop, now or later, no grace: SIGKILL at once. For people who lose patience in `shutdown`."""
@@ -161,21 +179,24 @@ class HubManager:
     ) -> None:
         self.shutdown()
 
-    def _compare_sinks(self, settings: HubSettings) -> tuple[set[str], list[SinkSettings]]:
-        """The keys of the sinks that stay, and the settings of those that are new or changed."""
-        wanted = [entry for entry in settings.sinks if not self._is_replaced(entry)]
-        kept = {entry.key for entry in wanted if self._selected.get(entry.key) == entry}
-        return kept, [entry for entry in wanted if entry.key not in kept]
+    def _select(self, settings: HubSettings) -> Selection:
+        wanted = [entry for entry in settings.sinks if not (self._logs_itself and entry.type == "loguru")]
+        return select(settings, wanted, self._selected)
 
-    def _is_replaced(self, entry: SinkSettings) -> bool:
-        return entry.type == "loguru" and isinstance(self._passed, LoggingHubObservabilitySink)
+    @property
+    def _logs_itself(self) -> bool:
+        return isinstance(self._passed, LoggingHubObservabilitySink)
 
-    def _exchange_sinks(self, kept: set[str], added: Sequence[Selected]) -> None:
-        self._fanout.remove([key for key in self._selected if key not in kept])
-        self._selected = {key: self._selected[key] for key in kept}
-        for selected in added:
-            self._fanout.add(selected.key, selected.sink, self._greeting())
-            self._selected[selected.key] = selected.settings
+    def _exchange_sinks(self, sinks: Sequence[Selected]) -> list[SinkRunner]:
+        """Have these on and no others. Returns those that are leaving; each event goes to either the old or the new."""
+        wanted = {selected.key: selected for selected in sinks}
+        leaving = [self._fanout.remove(key) for key in self._selected if key not in wanted]
+        for key, selected in wanted.items():
+            if self._selected.get(key) is not selected:
+                old = self._fanout.add(key, selected.sink, self._greeting(), selected.settings.delivery)
+                leaving += [old] if old else []
+        self._selected = wanted
+        return leaving
 
     def _greeting(self) -> dict[str, object]:
         # Not one of the hub's events, which are the same for every sink: so it has no number of its own.
@@ -197,6 +218,16 @@ def _log_warning(message: str) -> None:
     from loguru import logger
 
     logger.warning("{}", message)
+
+
+def _log_warnings(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        _log_warning(f"{problem}; the hub goes on without it")
+
+
+def _log_undelivered(undelivered: Mapping[str, int]) -> None:
+    for name, count in undelivered.items():
+        _log_warning(f"sink {name}: {count} events were not delivered")
 
 
 def _log_bug(error: BaseException) -> None:

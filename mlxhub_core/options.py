@@ -1,73 +1,106 @@
-"""A sink's keyword parameters are its options in hub.yaml: their types, defaults and limits, checked."""
+"""A sink's keyword parameters are its options in hub.yaml: their types, defaults and limits, checked.
+
+The parameters of a dataclass among their types are checked by the same rules, and so on inwards.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import os
 import types
 import typing
 import warnings
 from collections.abc import Callable, Mapping
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, Strict, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+)
 from pydantic.errors import PydanticUserError
 
-from mlxhub_core.checking import STRICT, Finding, check
+from mlxhub_core.checking import STRICT, Finding, check, refusal
+from mlxhub_core.errors import SinkError
+from mlxhub_core.secret import Secret
+
+RESERVED = "delivery"
+"""The key of a sink in hub.yaml that is the hub's own."""
 
 _SPELT_OTHERWISE = (tuple, set, frozenset, PurePath, Enum)
 """Types that YAML has no way to write: a list or a text is taken for them. All others must be given as they are."""
 
 
-class UnusableParametersError(TypeError):
-    """The parameters of a sink cannot serve as options: a mistake of its author."""
-
-
-def check_options(sink: Callable[..., object], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
+def check_options(
+    sink: Callable[..., object], given: Mapping[str, Any], directory: Path
+) -> tuple[dict[str, Any], list[Finding]]:
     """Check options against the parameters of a sink class (or of any callable that returns a sink).
+
+    Args:
+        sink: what will be called.
+        given: the options as they stand in hub.yaml.
+        directory: where the relative paths of secrets begin.
 
     Returns:
         the keyword arguments to call it with, and what is wrong. With findings, the arguments are empty.
 
     Raises:
-        UnusableParametersError: the sink's parameters cannot be options.
+        SinkError: the sink's parameters cannot be options.
     """
-    model, findings = check(_options_model(sink), dict(given))
-    return ({} if model is None else {key: getattr(model, key) for key in model.model_fields_set}), findings
+    model, findings = check(options_model(sink), dict(given), context=directory)
+    return ({} if model is None else _given(model)), findings
 
 
-def _options_model(sink: Callable[..., object]) -> type[BaseModel]:
+def options_model(sink: Callable[..., object]) -> type[BaseModel]:
+    """The parameters of a sink as a pydantic model. Raises SinkError when they cannot be options."""
     fields: dict[str, Any] = {}
-    parameters, hints = _parameters(sink), _hints(sink)
-    for parameter in parameters:
+    hints = _hints(sink)
+    for parameter in _parameters(sink):
         name, optional = parameter.name, parameter.default is not parameter.empty
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise UnusableParametersError(f"parameter {parameter} has no name that hub.yaml could use")
+            raise SinkError(f"parameter {parameter} has no name that hub.yaml could use")
         if name.startswith("_") and optional:
             # Its own affair, as a client that its tests pass in.
             continue
         if name not in hints:
-            raise UnusableParametersError(f"parameter {name!r} has no type")
+            raise SinkError(f"parameter {name!r} has no type")
         if name.startswith("_") or (name.startswith("model_") and hasattr(BaseModel, name)):
-            raise UnusableParametersError(f"parameter {name!r} has a name that pydantic keeps for itself")
-        fields[name] = (_as_yaml_has_it(hints[name]), parameter.default if optional else ...)
-    return _model_of(fields)
+            raise SinkError(f"parameter {name!r} has a name that pydantic keeps for itself")
+        fields[name] = (_as_yaml_has_it(hints[name]), _default(sink, parameter) if optional else ...)
+    return _model_of(sink, fields)
 
 
-def _model_of(fields: dict[str, Any]) -> type[BaseModel]:
+def _given(model: BaseModel) -> dict[str, Any]:
+    """What was written; the sink's own defaults fill in the rest."""
+    return {key: getattr(model, key) for key in model.model_fields_set}
+
+
+def _model_of(sink: Callable[..., object], fields: dict[str, Any]) -> type[BaseModel]:
     with warnings.catch_warnings():
         # An option may well be called `json` or `schema`: that it hides a method of the model harms nobody.
         warnings.filterwarnings("ignore", "Field name .* shadows an attribute", UserWarning)
         try:
-            return create_model("Options", __config__=STRICT, **fields)
+            return create_model(getattr(sink, "__name__", "Options"), __config__=STRICT, **fields)
         except PydanticUserError as error:
             reason, _, _ = error.message.partition(". ")
-            raise UnusableParametersError(f"one of its types cannot be checked: {reason}") from None
+            raise SinkError(f"one of its types cannot be checked: {reason}") from None
 
 
 def _as_yaml_has_it(hint: Any) -> Any:
     """The type, made lenient where it, or a type inside it, has no strict form in YAML."""
+    if hint is Secret:
+        return _SECRET
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return Annotated[options_model(hint), AfterValidator(lambda model: hint(**_given(model)))]
     origin = get_origin(hint)
     if origin is Annotated:
         return Annotated[(_as_yaml_has_it(hint.__origin__), *hint.__metadata__)]
@@ -80,14 +113,74 @@ def _as_yaml_has_it(hint: Any) -> Any:
     return Annotated[hint, Strict(False)] if isinstance(kind, type) and issubclass(kind, _SPELT_OTHERWISE) else hint
 
 
+def _secret(value: Any, info: ValidationInfo) -> Secret:
+    """The text itself, or from where it says. No message repeats any of it."""
+    match value:
+        case str() as text:
+            pass
+        case {"env": str(name)} if len(value) == 1:
+            text = os.environ.get(name, "")
+            if not text:
+                raise refusal(f"the environment variable {name} is not set, or empty; set it where the hub is started")
+        case {"file": str(name)} if len(value) == 1:
+            text = _content(name, info.context)
+        case _:
+            raise refusal("must be text in quotes, {env: NAME} or {file: path}")
+    if not text:
+        raise refusal("must not be empty")
+    return Secret(text)
+
+
+def _content(name: str, directory: Path | None) -> str:
+    try:
+        # A file ends with a newline that its writer did not think of.
+        return ((directory or Path()) / Path(name).expanduser()).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise refusal(f"the file {name} cannot be read: {error.strerror}") from None
+    except (ValueError, RuntimeError):
+        raise refusal(f"the file {name} cannot be read: it is no text, or the path is none") from None
+
+
+_SECRET = Annotated[
+    Any,
+    PlainValidator(_secret),
+    PlainSerializer(str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                *(
+                    {
+                        "type": "object",
+                        "properties": {k: {"type": "string"}},
+                        "required": [k],
+                        "additionalProperties": False,
+                    }
+                    for k in ("env", "file")
+                ),
+            ],
+            "title": "secret",
+        }
+    ),
+]
+
+
+def _default(sink: Callable[..., object], parameter: inspect.Parameter) -> Any:
+    """The default of a parameter. The signature of a dataclass has a mark in the place of what a factory will make."""
+    for field in dataclasses.fields(sink) if isinstance(sink, type) and dataclasses.is_dataclass(sink) else ():
+        if field.name == parameter.name and field.default_factory is not dataclasses.MISSING:
+            return Field(default_factory=field.default_factory)
+    return parameter.default
+
+
 def _parameters(sink: Callable[..., object]) -> list[inspect.Parameter]:
     if isinstance(sink, type) and getattr(_owner_of_init(sink), "_is_protocol", False):
         # A Protocol hands its subclasses a catch-all __init__, which says nothing about options.
         return []
     try:
         return list(inspect.signature(sink).parameters.values())
-    except ValueError as error:
-        raise UnusableParametersError(f"its parameters cannot be read: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise SinkError(f"its parameters cannot be read: {error}") from None
 
 
 def _owner_of_init(sink: type) -> type:
@@ -99,4 +192,4 @@ def _hints(sink: Callable[..., object]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target, include_extras=True)
     except Exception as error:  # noqa: BLE001  # types may be text that is evaluated here, and so raise anything
-        raise UnusableParametersError(f"its types cannot be read: {error}") from None
+        raise SinkError(f"its types cannot be read: {error}") from None

@@ -7,90 +7,31 @@ the other, and closes it. A sink that raises, hangs, is slow, or calls `sys.exit
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
 
-from mlxhub_core import hookspecs
-from mlxhub_core.errors import HubError, did_you_mean, listed
-from mlxhub_core.events import HubEvent
-from mlxhub_core.observability import SINK_API, HubObservabilitySink, Sink, SinkStats
+from mlxhub_core.events import HubEvent, HubModelContext
+from mlxhub_core.hooks import Arguments, hooks_of
+from mlxhub_core.observability import SinkStats
+from mlxhub_core.settings import DeliverySettings, OnlySettings
 
-QUEUE_CAPACITY = 1024
-"""Events that may wait for one sink. Lifecycle events are few: even a crash loop of 50 models takes minutes to fill it."""
 BACKOFF = (0.1, 60.0)
 """Seconds to wait after a failed `open`, or after `PATIENCE` failed events in a row: at first, and at most; doubling."""
 PATIENCE = 3
 """Failed events in a row after which the sink is given a pause."""
+STUCK = 10.0
+"""Seconds in one call after which a sink is reported to be stuck."""
+CLOSE_DEADLINE = 5.0
+"""Seconds that sinks which are closed get to deliver what waits, all together."""
 
-Arguments = Mapping[str, Any]
-
-HOOKS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(inspect.signature(spec).parameters)
-    for name, spec in vars(hookspecs).items()
-    if inspect.isfunction(spec) and spec.__module__ == hookspecs.__name__
-}
-"""Every hook and the names of its arguments."""
-
-_Kind = inspect.Parameter
-
-
-def hooks_of(sink: object) -> dict[str, Callable[[Arguments], None]]:
-    """The hooks that a sink implements, each as a call that passes it just the arguments it names.
-
-    Raises:
-        HubError: `sink` has no hook at all, or one that the hub could not call or that would not be told the truth.
-    """
-    kind = type(sink).__name__
-    if isinstance(sink, type):
-        raise HubError(f"{sink.__name__} is a class, not a sink; call it: {sink.__name__}()")
-    for name in ("open", "close"):
-        if callable(method := getattr(sink, name, None)):
-            _names_wanted(f"{kind}.{name}", method, known=())
-    hooks = {}
-    for name, arguments in HOOKS.items():
-        method = getattr(sink, name, None)
-        if callable(method) and not _is_inherited_noop(method, name):
-            hooks[name] = _call_with_named(method, _names_wanted(f"{kind}.{name}", method, arguments))
-    if not hooks:
-        raise HubError(f"{kind} has no hook, so there is nothing to tell it; give it one of {listed(HOOKS)}")
-    return hooks
-
-
-def _is_inherited_noop(method: Callable[..., Any], name: str) -> bool:
-    function = getattr(method, "__func__", None)
-    return function is not None and function in (getattr(Sink, name, None), getattr(HubObservabilitySink, name, None))
-
-
-def _names_wanted(where: str, method: Callable[..., Any], known: tuple[str, ...]) -> tuple[str, ...]:
-    if inspect.iscoroutinefunction(method):
-        raise HubError(f"{where} is async, and nobody would await it; make it a plain function")
-    parameters = inspect.signature(method).parameters.values()
-    kinds = {parameter.kind for parameter in parameters}
-    # `*args` beside `**more` is a decorator's catch-all: what the hub passes arrives in `more`.
-    if _Kind.POSITIONAL_ONLY in kinds or (_Kind.VAR_POSITIONAL in kinds and _Kind.VAR_KEYWORD not in kinds):
-        raise HubError(f"{where} takes arguments by position, and the hub passes them by name; drop `/` and `*args`")
-    named = [p for p in parameters if p.kind in (_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY)]
-    for parameter in named:
-        if parameter.name not in known and parameter.default is parameter.empty:
-            message = f"{where} asks for {parameter.name!r}, which sink API {SINK_API} does not pass"
-            hint = did_you_mean(parameter.name, known)
-            raise HubError(f"{message}{hint} (it has {listed(known)}); upgrade mlxhub-core, or tell the sink's author")
-    if _Kind.VAR_KEYWORD in kinds:
-        return known
-    return tuple(parameter.name for parameter in named if parameter.name in known)
-
-
-def _call_with_named(method: Callable[..., Any], names: tuple[str, ...]) -> Callable[[Arguments], None]:
-    def call(arguments: Arguments) -> None:
-        method(**{name: arguments[name] for name in names})
-
-    return call
+ALWAYS = frozenset({"hub_started", "events_lost"})
+"""Hooks that `only:` does not keep from a sink: its view of the hub, and that something is missing."""
 
 
 def described(error: BaseException) -> str:
@@ -102,59 +43,97 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """Events that were dropped one after the other: how many, and the number of the last."""
+
+    count: int = 0
+    seq: int = 0
+
+    def and_then(self, other: _Gap) -> _Gap:
+        return _Gap(self.count + other.count, max(self.seq, other.seq))
+
+
+_NO_GAP = _Gap()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An event in the queue, and the gap before it."""
+
+    hook: str
+    arguments: Arguments
+    gap: _Gap = _NO_GAP
+
+    @property
+    def loss(self) -> _Gap:
+        """The gap that there is when it is dropped."""
+        return self.gap.and_then(_Gap(1, self.arguments["event"].seq))
+
+
 class SinkRunner:
     """Delivers events to one sink.
 
     Args:
         name: its key in hub.yaml, for messages and statistics.
         sink: any object with hooks; `open` and `close` are called if it has them.
-        report: gets one line when something is wrong with the sink, on the sink's thread.
-        capacity: events that may wait; when one more comes, the oldest is dropped.
+        report: gets one line when something is wrong with the sink, on a thread where it may take its time.
+        delivery: how many events may wait, which are dropped when there are more, and which are meant for it.
+        predecessor: one that is closing; this one is opened when that is done, but does not wait longer than
+            `CLOSE_DEADLINE`. Two sinks that share a port follow each other so.
+
+    Raises:
+        SinkError: `sink` is none.
     """
 
-    def __init__(self, name: str, sink: object, report: Callable[[str], None], capacity: int = QUEUE_CAPACITY) -> None:
+    def __init__(
+        self,
+        name: str,
+        sink: object,
+        report: Callable[[str], None],
+        delivery: DeliverySettings | None = None,
+        predecessor: Self | None = None,
+    ) -> None:
         self.name = name
         self.sink = sink
         self.hooks = hooks_of(sink)
         self._report = report
-        self._capacity = capacity
-        self._queue: deque[tuple[str, Arguments]] = deque()
+        self._delivery = delivery or DeliverySettings()
+        self._wants = _filter(self._delivery.only)
+        self._predecessor = predecessor
+        self._queue: deque[_Waiting] = deque()
+        self._gap = _NO_GAP
         self._changed = threading.Condition()
         self._closing = False
         self._pid = os.getpid()
         self._open = False
         self._offered = self._delivered = self._failed = self._dropped = 0
-        self._lost = 0
         self._failures_in_a_row = 0
         self._troubles: Counter[str] = Counter()
         self._last_error: str | None = None
         self._last_success: float | None = None
-        self._busy_since: float | None = None
+        self._busy: tuple[str, float] | None = None
+        self._told_stuck: tuple[str, float] | None = None
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
 
     def offer(self, hook: str, arguments: Arguments) -> None:
         """Queue an event. Returns at once and never raises, whatever the sink does."""
         # A forked child of an embedder has this object but not the thread, and its parent sends the event anyway.
-        if hook not in self.hooks or os.getpid() != self._pid:
+        if hook not in self.hooks or not self._wants(hook, arguments) or os.getpid() != self._pid:
             return
         with self._changed:
             self._offered += 1
             if self._closing:
                 self._dropped += 1
                 return
-            if len(self._queue) >= self._capacity:
-                # But for the greeting: a sink gets its view of the hub there and nowhere else.
-                del self._queue[1 if self._greeting_is_next() and self._capacity > 1 else 0]
-                self._dropped += 1
-                self._lost += 1
-            self._queue.append((hook, arguments))
+            self._put(_Waiting(hook, arguments))
             self._changed.notify()
+            self._mention_if_stuck()
 
     def stats(self) -> SinkStats:
         """What became of the events so far."""
         with self._changed:
-            busy = self._busy_since
             return SinkStats(
                 name=self.name,
                 offered=self._offered,
@@ -162,11 +141,11 @@ class SinkRunner:
                 failed=self._failed,
                 dropped=self._dropped,
                 queue_length=len(self._queue),
-                queue_capacity=self._capacity,
+                queue_capacity=self._delivery.queue,
                 open=self._open,
                 last_error=self._last_error,
                 last_success=self._last_success,
-                stuck_seconds=0.0 if busy is None else time.monotonic() - busy,
+                stuck_seconds=_seconds_in(self._busy),
             )
 
     def begin_close(self) -> None:
@@ -175,19 +154,45 @@ class SinkRunner:
             self._closing = True
             self._changed.notify()
 
+    def wait(self, timeout: float) -> None:
+        """Wait until the sink is closed, so many seconds at most."""
+        self._thread.join(timeout)
+
     def end_close(self, timeout: float) -> int:
-        """Wait for that, so many seconds at most. Returns how many events were not delivered."""
+        """Wait until the sink is closed, so many seconds at most. Returns how many events were not delivered."""
         if threading.current_thread() is self._thread:
             # A sink that ends the hub from one of its hooks: it gets what waits as soon as that hook returns.
             return 0
-        self._thread.join(timeout)
+        self.wait(timeout)
         with self._changed:
             undelivered = self._offered - self._delivered - self._failed - self._dropped
             self._dropped += len(self._queue)
             self._queue.clear()
             return undelivered
 
+    def _put(self, item: _Waiting) -> None:
+        """Append to the queue. When it is full something is dropped, and the sink will be told of the gap where it was."""
+        full = len(self._queue) >= self._delivery.queue
+        self._dropped += full
+        if full and self._delivery.when_full == "drop_newest":
+            self._gap = self._gap.and_then(item.loss)
+            return
+        item.gap, self._gap = self._gap, _NO_GAP
+        self._queue.append(item)
+        if full:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        # But for the greeting: a sink gets its view of the hub there and nowhere else.
+        index = 1 if self._queue[0].hook == "hub_started" and len(self._queue) > 2 else 0
+        lost, following = self._queue[index], self._queue[index + 1]
+        following.gap = lost.loss.and_then(following.gap)
+        del self._queue[index]
+
     def _run(self) -> None:
+        if self._predecessor is not None:
+            self._predecessor.wait(CLOSE_DEADLINE)
+            self._predecessor = None
         self._open_sink()
         while (item := self._next()) is not None:
             self._deliver(*item)
@@ -207,15 +212,22 @@ class SinkRunner:
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
-            if not self._queue or not self._open:
+            if not self._open:
                 return None
-            if self._lost and "events_lost" in self.hooks and not self._greeting_is_next():
-                lost, self._lost = self._lost, 0
-                return "events_lost", _gap(lost, self._queue[0][1]["event"])
-            return self._queue.popleft()
+            if (gap := self._take_gap()) and "events_lost" in self.hooks:
+                return "events_lost", _told_of(gap)
+            if not self._queue:
+                return None
+            item = self._queue.popleft()
+            return item.hook, item.arguments
 
-    def _greeting_is_next(self) -> bool:
-        return self._queue[0][0] == "hub_started"
+    def _take_gap(self) -> _Gap | None:
+        """What was dropped before the next event, or, if there is none, since the last."""
+        if self._queue:
+            gap, self._queue[0].gap = self._queue[0].gap, _NO_GAP
+        else:
+            gap, self._gap = self._gap, _NO_GAP
+        return gap if gap.count else None
 
     def _deliver(self, hook: str, arguments: Arguments) -> None:
         done = self._attempt(lambda: self.hooks[hook](arguments), hook)
@@ -237,7 +249,7 @@ class SinkRunner:
         """Call into the sink, if it has that method. Returns whether it came back without an exception."""
         if not callable(call):
             return True
-        self._busy_since = time.monotonic()
+        self._busy = (what, time.monotonic())
         try:
             call()
         except BaseException as error:  # noqa: BLE001  # SystemExit too: it would end the thread without a word
@@ -246,16 +258,30 @@ class SinkRunner:
         else:
             return True
         finally:
-            self._busy_since = None
+            self._busy = None
 
     def _note(self, what: str, error: BaseException) -> None:
         self._last_error = f"{what}: {described(error)}"
         self._troubles[what] += 1
         number = self._troubles[what]
         if number in (1, PATIENCE) or number % 100 == 0:
-            # Loguru raises what a handler raises, if the application asked it to: not here, where it would end the thread.
-            with contextlib.suppress(Exception):
-                self._report(f"sink {self.name}: {self._last_error} (failure {number})")
+            self._say(f"{self._last_error} (failure {number})")
+
+    def _mention_if_stuck(self) -> None:
+        """Report a call that does not come back, once, and not on the thread that must not wait."""
+        busy = self._busy
+        if busy is None or busy is self._told_stuck or _seconds_in(busy) < STUCK:
+            return
+        self._told_stuck = busy
+        line = (
+            f"has not come back from {busy[0]} for {_seconds_in(busy):.0f} s; what comes meanwhile waits or is dropped"
+        )
+        threading.Thread(target=self._say, args=(line,), name="stuck", daemon=True).start()
+
+    def _say(self, words: str) -> None:
+        # Loguru raises what a handler raises, if the application asked it to: not here, where it would end the thread.
+        with contextlib.suppress(Exception):
+            self._report(f"sink {self.name}: {words}")
 
     def _pause(self, seconds: float) -> bool:
         """Wait, but not when the hub is closing. Returns whether it is."""
@@ -266,6 +292,23 @@ class SinkRunner:
             return self._closing
 
 
-def _gap(count: int, following: HubEvent) -> Arguments:
-    event = HubEvent(seq=following.seq, id=str(uuid.uuid4()), time=time.time(), detail="the queue was full")
-    return {"count": count, "event": event}
+def _seconds_in(busy: tuple[str, float] | None) -> float:
+    return 0.0 if busy is None else time.monotonic() - busy[1]
+
+
+def _filter(only: OnlySettings) -> Callable[[str, Arguments], bool]:
+    """Whether an event is meant for the sink: its hook is wanted, and its model, or that one's group, if it has one."""
+    events, models, groups = frozenset(only.events), frozenset(only.models), frozenset(only.groups)
+
+    def wants(hook: str, arguments: Arguments) -> bool:
+        if events and hook not in events and hook not in ALWAYS:
+            return False
+        ctx: HubModelContext | None = arguments.get("ctx")
+        return ctx is None or not (models or groups) or ctx.name in models or ctx.group in groups
+
+    return wants
+
+
+def _told_of(gap: _Gap) -> Arguments:
+    event = HubEvent(seq=gap.seq, id=str(uuid.uuid4()), time=time.time(), detail="the queue was full")
+    return {"count": gap.count, "event": event}

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from mlxhub_core import discovery
-from mlxhub_core.discovery import Offer, normalised, offers
+from mlxhub_core.discovery import Offer, normalised, scan
 
 Install = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
 def fresh_scan() -> Iterator[None]:
-    offers.cache_clear()
+    scan.cache_clear()
     yield
-    offers.cache_clear()
+    scan.cache_clear()
 
 
 @pytest.fixture
@@ -47,7 +47,9 @@ def install(
 def found(*types: str) -> list[Offer]:
     """The offers of these types, or of all that are not ours."""
     return [
-        offer for offer in offers() if offer.type in types or not (types or offer.distribution.startswith("mlxhub"))
+        offer
+        for offer in scan().offers
+        if offer.type in types or not (types or offer.distribution.startswith("mlxhub"))
     ]
 
 
@@ -58,7 +60,7 @@ def test_loguru_is_found_by_what_our_own_package_declares() -> None:
 
 def test_without_what_packages_declare_nothing_is_known_not_even_loguru(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
-    assert offers() == ()
+    assert scan().offers == ()
 
 
 def test_a_package_offers_each_sink_type_that_it_declares(site: Path) -> None:
@@ -200,9 +202,9 @@ def test_to_list_what_is_installed_imports_nothing(site: Path) -> None:
 
 
 def test_what_is_installed_is_read_once(site: Path) -> None:
-    before = offers()
+    before = scan().offers
     install(site, "acme", "[mlxhub.sinks]\nkafka = acme:Kafka\n")
-    assert offers() is before
+    assert scan().offers is before
 
 
 def test_to_load_an_offer_is_to_get_the_object_it_names() -> None:

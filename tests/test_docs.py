@@ -18,7 +18,7 @@ from mlxhub_core import errors, events
 from mlxhub_core.cli import cli
 from mlxhub_core.cli.demo import HUB_YAML
 from mlxhub_core.discovery import PACKAGES
-from mlxhub_core.runner import HOOKS
+from mlxhub_core.hookspecs import HOOKS
 from mlxhub_core.settings import (
     GroupSettings,
     HealthSettings,

@@ -12,7 +12,7 @@ import pytest
 
 from mlxhub_core import HubError, HubEvent, HubModelContext, Sink, runner
 from mlxhub_core.fanout import Fanout
-from mlxhub_core.runner import HOOKS
+from mlxhub_core.hookspecs import HOOKS
 from mlxhub_core.testing import RecordingSink
 
 PATIENCE = 10.0

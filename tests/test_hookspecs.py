@@ -23,7 +23,7 @@ from mlxhub_core import (
     observability,
 )
 from mlxhub_core.events import Reason
-from mlxhub_core.runner import HOOKS
+from mlxhub_core.hookspecs import HOOKS
 from mlxhub_core.states import ModelStatus
 
 SEED_HOOKS = {

@@ -11,7 +11,8 @@ import pytest
 from loguru import logger
 
 from mlxhub_core import HubEvent, HubModelContext, LoggingHubObservabilitySink, Reason
-from mlxhub_core.runner import HOOKS, hooks_of
+from mlxhub_core.hooks import hooks_of
+from mlxhub_core.hookspecs import HOOKS
 from mlxhub_core.sinks.loguru_sink import LoguruSink
 
 if TYPE_CHECKING:

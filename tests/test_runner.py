@@ -18,7 +18,9 @@ from unittest.mock import Mock
 import pytest
 
 from mlxhub_core import HubError, HubEvent, HubModelContext, HubObservabilitySink, Sink, SinkStats, runner
-from mlxhub_core.runner import HOOKS, SinkRunner, hooks_of
+from mlxhub_core.hooks import hooks_of
+from mlxhub_core.hookspecs import HOOKS
+from mlxhub_core.runner import SinkRunner
 
 PATIENCE = 10.0
 """Seconds to wait for what must happen."""

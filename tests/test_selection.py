@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mlxhub_core import ConfigError, LoggingHubObservabilitySink, Problem, discovery
-from mlxhub_core.discovery import offers
+from mlxhub_core.discovery import scan
 from mlxhub_core.selection import Selected, select
 from mlxhub_core.settings import load_settings
 
@@ -34,9 +34,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(directory)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
-    offers.cache_clear()
+    scan.cache_clear()
     yield directory
-    offers.cache_clear()
+    scan.cache_clear()
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(directory)):
             del sys.modules[name]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from mlxhub_core import HubEvent, HubModelContext, HubObservabilitySink
-from mlxhub_core.runner import HOOKS, hooks_of
+from mlxhub_core.hooks import hooks_of
+from mlxhub_core.hookspecs import HOOKS
 from mlxhub_core.testing import FAKE_SERVER, FakeClock, RecordingSink
 
 ENVELOPE = HubEvent(seq=1, id="id", time=0.0)

@@ -21,7 +21,7 @@ def check(config: Path) -> None:
     from mlxhub_core.settings import load_settings
 
     settings = load_settings(config)
-    show_warnings(settings.warnings)
-    select(settings, settings.sinks)
-    models, sinks = len(settings.models), ", ".join(sink.key for sink in settings.sinks) or "none"
+    selection = select(settings, settings.sinks)
+    show_warnings((*settings.warnings, *selection.warnings))
+    models, sinks = len(settings.models), ", ".join(sink.key for sink in selection.sinks) or "none"
     click.echo(style(f"{config}: ok ({models} models; sinks: {sinks})", "green"))

@@ -2,21 +2,25 @@
 
 from mlxhub_core.settings.reader import load_settings, resolve
 from mlxhub_core.settings.schema import (
+    DeliverySettings,
     GroupSettings,
     HealthSettings,
     HubSettings,
     MemorySettings,
     ModelSettings,
+    OnlySettings,
     RestartSettings,
     SinkSettings,
 )
 
 __all__ = [
+    "DeliverySettings",
     "GroupSettings",
     "HealthSettings",
     "HubSettings",
     "MemorySettings",
     "ModelSettings",
+    "OnlySettings",
     "RestartSettings",
     "SinkSettings",
     "load_settings",

@@ -41,6 +41,7 @@ def between_entries(raw: Mapping[str, Any]) -> Iterator[Finding]:
     if isinstance(raw.get("groups"), list):
         yield from _unknown_groups(models, {group["name"] for _, group in groups if _is_named(group)})
         yield from _too_many_defaults(models, groups)
+    yield from _unknown_to_sinks(raw, models, groups)
 
 
 def within_model(raw: Mapping[str, Any]) -> Iterator[Finding]:
@@ -162,3 +163,27 @@ def _too_many_defaults(models: Entries, groups: Entries) -> Iterator[Finding]:
             names = listed(str(model.get("name")) for model in defaults if _is_named(model))
             message = f"{cap} is too few for the group's {len(defaults)} models that start with the hub ({names})"
             yield Finding(("groups", index, "max_loaded"), message)
+
+
+def _unknown_to_sinks(raw: Mapping[str, Any], models: Entries, groups: Entries) -> Iterator[Finding]:
+    """Names in a sink's `only:` that no model or group has: it would wait for them for ever."""
+    labels = {model["group"] for _, model in models if isinstance(model.get("group"), str)}
+    known = {
+        "models": {model["name"] for _, model in models if _is_named(model)},
+        "groups": labels | {group["name"] for _, group in groups if _is_named(group)},
+    }
+    for keys, only in _only_of_sinks(raw.get("sinks")):
+        for section, names in known.items():
+            wanted = only.get(section)
+            for index, name in enumerate(wanted if isinstance(wanted, list) else ()):
+                if isinstance(name, str) and name not in names:
+                    message = f"hub.yaml has no such {section[:-1]}{did_you_mean(name, names)} (known: {listed(sorted(names))})"
+                    yield Finding((*keys, section, index), message)
+
+
+def _only_of_sinks(sinks: Any) -> Iterator[tuple[Keys, dict[str, Any]]]:
+    for key, value in sinks.items() if isinstance(sinks, dict) else ():
+        delivery = value.get("delivery") if isinstance(value, dict) else None
+        only = delivery.get("only") if isinstance(delivery, dict) else None
+        if isinstance(only, dict):
+            yield ("sinks", key, "delivery", "only"), only

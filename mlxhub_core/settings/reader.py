@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,14 @@ from pydantic import BaseModel
 from mlxhub_core.checking import Finding, check
 from mlxhub_core.errors import ConfigError, Problem
 from mlxhub_core.settings import crosscheck, seed_keys
-from mlxhub_core.settings.schema import GroupSettings, HubFile, HubSettings, ModelSettings, SinkSettings
+from mlxhub_core.settings.schema import (
+    DeliverySettings,
+    GroupSettings,
+    HubFile,
+    HubSettings,
+    ModelSettings,
+    SinkSettings,
+)
 from mlxhub_core.yaml_source import Keys, Source
 
 M = TypeVar("M", bound=BaseModel)
@@ -22,8 +30,11 @@ _SECTIONS = ("restart", "health", "memory")
 """The keys of a model that hold keys of ours."""
 
 _SINK_KEY = re.compile(
-    r"(?:(?P<distribution>[A-Za-z0-9][A-Za-z0-9._-]*):)?(?P<type>[a-z][a-z0-9_]*)(?:/(?P<instance>[A-Za-z0-9_-]+))?"
+    r"(?:(?P<distribution>[A-Za-z0-9][A-Za-z0-9._-]*):)?(?P<type>[A-Za-z][A-Za-z0-9._-]*)(?:/(?P<instance>[A-Za-z0-9_-]+))?"
 )
+
+NO_SINKS = "MLXHUB_NO_SINKS"
+"""The environment variable with which the hub runs without any sink of hub.yaml: for when one is in the way."""
 
 
 def load_settings(path: Path | str) -> HubSettings:
@@ -108,28 +119,49 @@ class _Reader:
 
     def _sinks(self, raw: Any) -> Iterator[SinkSettings]:
         entries = raw if isinstance(raw, dict) else {}
-        types = {match["type"] for key in entries if (match := _SINK_KEY.fullmatch(str(key)))}
-        if "loguru" not in types:
+        if _without_sinks():
+            message = f"are all off, because {NO_SINKS} is set in the environment"
+            self._warnings.append(self._source.problem(("sinks",), message))
+            return
+        matches = {key: _SINK_KEY.fullmatch(str(key)) for key in entries}
+        # An instance beside it, as `loguru/x`, leaves it on.
+        if not any(match and match["type"] == "loguru" and not match["instance"] for match in matches.values()):
             yield SinkSettings("loguru", "loguru")
-        for key, value in entries.items():
-            keys: Keys = ("sinks", key)
-            match = _SINK_KEY.fullmatch(str(key))
-            if not isinstance(key, str):
-                continue  # the schema complains
-            if match is None:
-                message = "must be a sink type in small letters, as statsd, or type/instance, as statsd/eu"
-                self._blame(keys, [Finding((), message)])
-            elif not (value is None or isinstance(value, bool | dict)):
-                self._blame(keys, [Finding((), "must be a mapping of the sink's options, or on, or off")])
-            elif value is not False:
-                yield SinkSettings(
-                    key, match["type"], match["distribution"], value if isinstance(value, dict) else {}, keys
-                )
+        for key, match in matches.items():
+            # What is no text the schema complains about.
+            if isinstance(key, str) and (entry := self._sink(key, match, entries[key])):
+                yield entry
+
+    def _sink(self, key: str, match: re.Match[str] | None, value: Any) -> SinkSettings | None:
+        keys: Keys = ("sinks", key)
+        if match is None:
+            message = "must be a sink type, as statsd, or type/instance, as statsd/eu"
+            self._blame(keys, [Finding((), message)])
+            return None
+        if not (value is None or isinstance(value, bool | dict)):
+            self._blame(keys, [Finding((), "must be a mapping of the sink's options, or on, or off")])
+            return None
+        if value is False:
+            return None
+        options = dict(value) if isinstance(value, dict) else {}
+        delivery = self._delivery(keys, options.pop("delivery", None))
+        return SinkSettings(key, match["type"], match["distribution"], options, delivery, keys)
+
+    def _delivery(self, keys: Keys, raw: Any) -> DeliverySettings:
+        if raw is None:
+            return DeliverySettings()
+        if isinstance(raw, dict):
+            raw = self._written((*keys, "delivery"), raw, {})
+        return self._checked(DeliverySettings, (*keys, "delivery"), raw) or DeliverySettings()
 
     def _warn_if_exposed(self, top: HubFile) -> None:
         if not _is_loopback(top.host):
             message = "lets others on the network use the models, which ask for no password"
             self._warnings.append(self._source.problem(("host",), message))
+
+
+def _without_sinks() -> bool:
+    return os.environ.get(NO_SINKS, "") not in ("", "0")
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from mlxhub_core.checking import STRICT, refusal
-from mlxhub_core.errors import Problem
+from mlxhub_core.errors import Problem, did_you_mean, listed
+from mlxhub_core.hookspecs import HOOKS
 from mlxhub_core.restart import RestartRule
 from mlxhub_core.yaml_source import Keys, Source
 
@@ -101,6 +102,17 @@ def _as_policy(value: Any) -> Any:
     return value if isinstance(value, dict | BaseModel) else {"policy": value}
 
 
+def _as_only(value: Any) -> Any:
+    # `only: [model_failed]` is short for a mapping with nothing else in it.
+    return {"events": value} if isinstance(value, list) else value
+
+
+def _hook_name(text: str) -> str:
+    if text not in HOOKS:
+        raise refusal(f"no event is called {text!r}{did_you_mean(text, HOOKS)} (known: {listed(HOOKS)})")
+    return text
+
+
 def _size(value: Any) -> int:
     """Bytes."""
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
@@ -122,6 +134,7 @@ def _flag_value(value: Any) -> Any:
 Slug = Annotated[str, AfterValidator(_slug)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, AfterValidator(_host)]
+HookName = Annotated[str, AfterValidator(_hook_name)]
 VariableName = Annotated[str, AfterValidator(_variable)]
 Text = Annotated[str, AfterValidator(_no_nul)]
 FilledText = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
@@ -208,7 +221,7 @@ class ModelSettings(BaseModel):
     command: Annotated[list[Word], Field(min_length=1)] | None = None
     health: Annotated[HealthSettings | None, BeforeValidator(_none_for_off)] = HealthSettings()
     memory: MemorySettings = MemorySettings()
-    env: dict[VariableName, Word] = {}
+    env: Annotated[dict[VariableName, Word], Field(repr=False)] = {}
     working_directory: FilledText | None = None
 
     @property
@@ -217,6 +230,27 @@ class ModelSettings(BaseModel):
         if self.command is None:
             return True
         return any("{port}" in text for text in (*self.command, *self.env.values()))
+
+
+class OnlySettings(BaseModel):
+    """Which events a sink gets: those of these hooks, about these models or about models of these groups. Empty: all."""
+
+    model_config = STRICT
+
+    events: Annotated[list[HookName], Field(min_length=1)] = []
+    models: Annotated[list[Slug], Field(min_length=1)] = []
+    groups: Annotated[list[Slug], Field(min_length=1)] = []
+
+
+class DeliverySettings(BaseModel):
+    """How events reach one sink: `queue` of them may wait; `required: false` lets the hub run without the sink."""
+
+    model_config = STRICT
+
+    queue: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    only: Annotated[OnlySettings, BeforeValidator(_as_only)] = OnlySettings()
+    required: bool = True
 
 
 class HubFile(BaseModel):
@@ -241,14 +275,16 @@ class SinkSettings:
         key: as written, ``statsd/eu``.
         type: the sink type that a package registers, ``statsd``.
         distribution: the package it must come from, or None for whichever offers it.
-        options: what the sink's own parameters are to be.
+        options: what the sink's own parameters are to be. Not shown: there may be secrets among them.
+        delivery: how events reach it.
         keys: where it stands in hub.yaml.
     """
 
     key: str
     type: str
     distribution: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
     keys: Keys = ()
 
 

@@ -76,6 +76,8 @@ class Supervisor:
         self.actor.tell(say.Kill())
 
     def _ask(self, message: Callable[[Future[T]], say.Message]) -> T:
+        if self.actor.is_here:
+            raise HubStateError("a registered plug-in cannot ask this on the hub's own thread; do it from another one")
         reply: Future[T] = Future()
         if not self.actor.tell(message(reply)):
             raise HubStateError("the hub was shut down; start it again first")

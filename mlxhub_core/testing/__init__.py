@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlxhub_core import hookspecs
 from mlxhub_core.events import HubEvent
+from mlxhub_core.hookspecs import HOOKS
 
 FAKE_SERVER = __file__.replace("__init__.py", "fake_server.py")
 """The path of the fake server, to run as ``python -I -S FAKE_SERVER --port N``."""
@@ -96,9 +96,8 @@ def _recorder(hook: str) -> Any:
     return record
 
 
-for _name, _spec in vars(hookspecs).items():
-    if getattr(_spec, "__module__", None) == hookspecs.__name__ and callable(_spec):
-        setattr(RecordingSink, _name, _recorder(_name))
+for _name in HOOKS:
+    setattr(RecordingSink, _name, _recorder(_name))
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
