@@ -67,7 +67,7 @@ class Fanout:
             self._plugins.register(relay, name)
             self._plugins.check_pending()
         if old:
-            old.begin_close()
+            old.begin_close(runner)
         return old
 
     def remove(self, name: str) -> SinkRunner:

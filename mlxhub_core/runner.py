@@ -101,6 +101,7 @@ class SinkRunner:
         self._delivery = delivery or DeliverySettings()
         self._wants = _filter(self._delivery.only)
         self._predecessor = predecessor
+        self._successor: SinkRunner | None = None
         self._queue: deque[_Waiting] = deque()
         self._gap = _NO_GAP
         self._changed = threading.Condition()
@@ -120,16 +121,14 @@ class SinkRunner:
     def offer(self, hook: str, arguments: Arguments) -> None:
         """Queue an event. Returns at once and never raises, whatever the sink does."""
         # A forked child of an embedder has this object but not the thread, and its parent sends the event anyway.
-        if hook not in self.hooks or not self._wants(hook, arguments) or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             return
         with self._changed:
-            self._offered += 1
-            if self._closing:
-                self._dropped += 1
-                return
-            self._put(_Waiting(hook, arguments))
-            self._changed.notify()
-            self._mention_if_stuck()
+            successor = self._successor
+            if successor is None and hook in self.hooks and self._wants(hook, arguments):
+                self._take(_Waiting(hook, arguments))
+        if successor is not None:
+            successor.offer(hook, arguments)
 
     def stats(self) -> SinkStats:
         """What became of the events so far."""
@@ -148,10 +147,13 @@ class SinkRunner:
                 stuck_seconds=_seconds_in(self._busy),
             )
 
-    def begin_close(self) -> None:
-        """Take no more events; deliver those that wait and close the sink. Returns at once."""
+    def begin_close(self, successor: SinkRunner | None = None) -> None:
+        """Take no more events, which from now on are the successor's; deliver those that wait and close the sink.
+
+        Returns at once.
+        """
         with self._changed:
-            self._closing = True
+            self._closing, self._successor = True, successor
             self._changed.notify()
 
     def wait(self, timeout: float) -> None:
@@ -169,6 +171,15 @@ class SinkRunner:
             self._dropped += len(self._queue)
             self._queue.clear()
             return undelivered
+
+    def _take(self, item: _Waiting) -> None:
+        self._offered += 1
+        if self._closing:
+            self._dropped += 1
+            return
+        self._put(item)
+        self._changed.notify()
+        self._mention_if_stuck()
 
     def _put(self, item: _Waiting) -> None:
         """Append to the queue. When it is full something is dropped, and the sink will be told of the gap where it was."""
