@@ -73,6 +73,8 @@ def options_model(sink: Callable[..., object]) -> type[BaseModel]:
             continue
         if name not in hints:
             raise SinkError(f"parameter {name!r} has no type")
+        if name == RESERVED:
+            raise SinkError(f"parameter {name!r} has a name that hub.yaml keeps for the hub")
         if name.startswith("_") or (name.startswith("model_") and hasattr(BaseModel, name)):
             raise SinkError(f"parameter {name!r} has a name that pydantic keeps for itself")
         fields[name] = (_as_yaml_has_it(hints[name]), _default(sink, parameter) if optional else ...)

@@ -27,7 +27,8 @@ from mlxhub_core.settings import (
     RestartSettings,
     load_settings,
 )
-from mlxhub_core.settings.schema import MAX_SECONDS, HubFile
+from mlxhub_core.settings.kinds import MAX_SECONDS
+from mlxhub_core.settings.schema import HubFile
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """hub.yaml, checked as a whole and frozen."""
 
+from mlxhub_core.settings.file_schema import file_schema
 from mlxhub_core.settings.reader import load_settings, resolve
 from mlxhub_core.settings.schema import (
     DeliverySettings,
@@ -23,6 +24,7 @@ __all__ = [
     "OnlySettings",
     "RestartSettings",
     "SinkSettings",
+    "file_schema",
     "load_settings",
     "resolve",
 ]

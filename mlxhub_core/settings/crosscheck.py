@@ -13,7 +13,7 @@ from typing import Any
 from mlxhub_core.checking import Finding
 from mlxhub_core.errors import did_you_mean, listed
 from mlxhub_core.restart import RestartRule
-from mlxhub_core.settings.schema import MAX_SECONDS
+from mlxhub_core.settings.kinds import MAX_SECONDS
 from mlxhub_core.yaml_source import Keys
 
 Entries = list[tuple[int, dict[str, Any]]]

@@ -1,20 +1,39 @@
-"""What hub.yaml holds: every key, its type and its default. What each means is told in docs/hub-yaml.md."""
+"""What hub.yaml holds: every key, its type, its default, and in a line what it is. More is in docs/hub-yaml.md."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from mlxhub_core.checking import STRICT, refusal
-from mlxhub_core.errors import Problem, did_you_mean, listed
-from mlxhub_core.hookspecs import HOOKS
+from mlxhub_core.checking import STRICT
+from mlxhub_core.errors import Problem
 from mlxhub_core.restart import RestartRule
+from mlxhub_core.settings.kinds import (
+    MAX_SECONDS,
+    AsOnly,
+    AsPolicy,
+    Count,
+    ExpandablePath,
+    FilledText,
+    FlagValue,
+    HookName,
+    Host,
+    LogLevel,
+    NoneForOff,
+    Port,
+    RestartPolicy,
+    Seconds,
+    Size,
+    Slug,
+    UrlPath,
+    VariableName,
+    Word,
+    Words,
+)
 from mlxhub_core.yaml_source import Keys, Source
 
 DEFAULT_LOG_PATH = "~/mlx-openai-server/logs"
@@ -23,129 +42,8 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_STARTING_PORT = 27850
 """Below every ephemeral range (Linux starts at 32768, macOS at 49152): probing a port on which nobody listens yet must
 not connect to itself, as a client's own port could be that one."""
-MAX_NAME = 100
-"""Characters in a name: it becomes a file name, a metric label and part of a StatsD path."""
-MAX_SECONDS = 86_400
-"""A day. Longer waits are slips of the keyboard."""
-MAX_SIZE = 1000 * 1000**4
-"""Bytes: 1000TB. No machine has so much memory; TB for GB is soon written."""
 
-_SLUG = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]*")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT])(i?)B", re.IGNORECASE | re.ASCII)
-_URL_PATH = re.compile(r"/[!-~]*")
 _RULE = RestartRule()
-
-
-def _slug(text: str) -> str:
-    if len(text) > MAX_NAME:
-        raise refusal(f"must be at most {MAX_NAME} characters long")
-    if not _SLUG.fullmatch(text):
-        raise refusal("must be letters and digits, with single - or _ between them, as qwen3-4b")
-    return text
-
-
-def _host(text: str) -> str:
-    # An IPv6 address has more colons than the one before a port.
-    if not _HOST.fullmatch(text) or text.count(":") == 1:
-        raise refusal("must be an address or a host name, without a port, as 127.0.0.1")
-    return text
-
-
-def _variable(text: str) -> str:
-    if not _VARIABLE.fullmatch(text):
-        raise refusal("must be the name of an environment variable, as HF_HUB_OFFLINE, with `: ` after it")
-    return text
-
-
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        raise refusal("must not hold a NUL character")
-    return text
-
-
-def _expandable(text: str) -> str:
-    try:
-        Path(text).expanduser()
-    except RuntimeError:
-        raise refusal("begins with a ~ for which this machine knows no home directory; write the whole path") from None
-    return text
-
-
-def _url_path(text: str) -> str:
-    if not _URL_PATH.fullmatch(text):
-        raise refusal("must begin with / and hold no spaces, as /health")
-    return text
-
-
-def _number_as_text(value: Any) -> Any:
-    # `--port, 8080` in a list and `OMP_NUM_THREADS: 4` are what people write; 1.10 would lose its zero, so it stays an error.
-    return str(value) if type(value) is int else value
-
-
-def _upper(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _none_for_off(value: Any) -> Any:
-    # YAML reads `off` as false.
-    if value is False:
-        return None
-    if not isinstance(value, dict | BaseModel):
-        raise refusal("must be a mapping of keys to values, as {interval: 30}, or off")
-    return value
-
-
-def _as_policy(value: Any) -> Any:
-    # `restart: on-failure` is short for a mapping with nothing else in it.
-    return value if isinstance(value, dict | BaseModel) else {"policy": value}
-
-
-def _as_only(value: Any) -> Any:
-    # `only: [model_failed]` is short for a mapping with nothing else in it.
-    return {"events": value} if isinstance(value, list) else value
-
-
-def _hook_name(text: str) -> str:
-    if text not in HOOKS:
-        raise refusal(f"no event is called {text!r}{did_you_mean(text, HOOKS)} (known: {listed(HOOKS)})")
-    return text
-
-
-def _size(value: Any) -> int:
-    """Bytes."""
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:  # A number alone would be bytes, which nobody means.
-        raise refusal("must be a size with its unit, as 8GB or 512MiB")
-    number, unit, binary = match.groups()
-    size = int(Decimal(number) * (1024 if binary else 1000) ** ("KMGT".index(unit.upper()) + 1))
-    if size > MAX_SIZE:
-        raise refusal("must be at most 1000TB; look at its unit")
-    return size
-
-
-def _flag_value(value: Any) -> Any:
-    if isinstance(value, list):
-        raise refusal("must be one value, not a list; write it as the flag wants it, in quotes")
-    return _no_nul(value) if isinstance(value, str) else value
-
-
-Slug = Annotated[str, AfterValidator(_slug)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Host = Annotated[str, AfterValidator(_host)]
-HookName = Annotated[str, AfterValidator(_hook_name)]
-VariableName = Annotated[str, AfterValidator(_variable)]
-Text = Annotated[str, AfterValidator(_no_nul)]
-FilledText = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
-Word = Annotated[Text, BeforeValidator(_number_as_text)]
-FlagValue = Annotated[Any, AfterValidator(_flag_value)]
-Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-RestartPolicy = Literal["never", "on-failure", "always"]
-LogLevel = Annotated[
-    Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
-]
 
 
 class GroupSettings(BaseModel):
@@ -153,8 +51,10 @@ class GroupSettings(BaseModel):
 
     model_config = STRICT
 
-    name: Slug
-    max_loaded: Annotated[int, Field(ge=1)] | None = None
+    name: Annotated[Slug, Field(description="as a model's")]
+    max_loaded: Annotated[
+        Count | None, Field(description="how many models of the group may run at once; default: all")
+    ] = None
 
 
 class HealthSettings(BaseModel):
@@ -168,11 +68,18 @@ class HealthSettings(BaseModel):
 
     model_config = STRICT
 
-    path: Annotated[str, AfterValidator(_url_path)] = "/health"
-    interval: Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] = 30.0
-    timeout: Seconds = 5.0
-    startup_timeout: Seconds = 600.0
-    failures: Annotated[int, Field(ge=1, le=1000)] = 3
+    path: Annotated[UrlPath, Field(description="only for a `command`: it is well when this path answers 200")] = (
+        "/health"
+    )
+    interval: Annotated[
+        float,
+        Field(ge=0.1, le=MAX_SECONDS, description="seconds from an answer to the next question, once it is ready"),
+    ] = 30.0
+    timeout: Annotated[Seconds, Field(description="seconds to wait for an answer")] = 5.0
+    startup_timeout: Annotated[Seconds, Field(description="seconds in which it should become ready")] = 600.0
+    failures: Annotated[
+        int, Field(ge=1, le=1000, description="after so many questions in a row without an answer it is unhealthy")
+    ] = 3
 
 
 class RestartSettings(BaseModel):
@@ -180,14 +87,22 @@ class RestartSettings(BaseModel):
 
     model_config = STRICT
 
-    policy: RestartPolicy = "on-failure"
-    delay: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = _RULE.delay
-    max_delay: Seconds = _RULE.max_delay
-    factor: Annotated[float, Field(ge=1, le=100)] = _RULE.factor
-    jitter: Annotated[float, Field(ge=0, le=1)] = _RULE.jitter
-    reset_after: Seconds = _RULE.reset_after
-    max_failures: Annotated[int, Field(ge=1)] = _RULE.max_failures
-    window: Seconds = _RULE.window
+    policy: Annotated[RestartPolicy, Field(description="whether it is started again when it has ended")] = "on-failure"
+    delay: Annotated[float, Field(ge=0, le=MAX_SECONDS, description="seconds until the first restart")] = _RULE.delay
+    max_delay: Annotated[Seconds, Field(description="seconds; no delay is longer, but for `jitter`")] = _RULE.max_delay
+    factor: Annotated[float, Field(ge=1, le=100, description="each further delay is so many times longer")] = (
+        _RULE.factor
+    )
+    jitter: Annotated[
+        float, Field(ge=0, le=1, description="each delay is at random up to this part shorter or longer")
+    ] = _RULE.jitter
+    reset_after: Annotated[
+        Seconds, Field(description="after so many seconds in which it was ready, the delays start over")
+    ] = _RULE.reset_after
+    max_failures: Annotated[int, Field(ge=1, description="after so many failures within `window` the hub gives up")] = (
+        _RULE.max_failures
+    )
+    window: Annotated[Seconds, Field(description="seconds")] = _RULE.window
 
     @property
     def rule(self) -> RestartRule:
@@ -200,29 +115,43 @@ class MemorySettings(BaseModel):
 
     model_config = STRICT
 
-    required: Size | None = None
+    required: Annotated[Size | None, Field(description="memory that must be available before a start, as 8GB")] = None
 
 
 class ModelSettings(BaseModel):
     """One entry of `models:`."""
 
-    model_config = STRICT
+    model_config = STRICT | ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["model_path"]}, {"required": ["command"]}]}
+    )
 
-    name: Slug
-    model_path: FilledText | None = None
-    default: bool = False
-    group: Slug | None = None
-    port: Port | None = None
-    restart: Annotated[RestartSettings, BeforeValidator(_as_policy)] = RestartSettings()
-    stop_timeout: Seconds = 30.0
-    options: dict[str, FlagValue] = {}
-    args: list[Word] = []
-    python: FilledText | None = None
-    command: Annotated[list[Word], Field(min_length=1)] | None = None
-    health: Annotated[HealthSettings | None, BeforeValidator(_none_for_off)] = HealthSettings()
-    memory: MemorySettings = MemorySettings()
-    env: Annotated[dict[VariableName, Word], Field(repr=False)] = {}
-    working_directory: FilledText | None = None
+    name: Annotated[Slug, Field(description="also the name of its log")]
+    model_path: Annotated[FilledText | None, Field(description="a directory, or a name on the Hugging Face hub")] = None
+    default: Annotated[bool, Field(description="starts with the hub; others are started on demand")] = False
+    group: Annotated[Slug | None, Field(description="a label that goes with every event, or one of `groups:`")] = None
+    port: Annotated[Port | None, Field(description="the port to listen on; default: a free one")] = None
+    restart: Annotated[
+        RestartSettings, *AsPolicy, Field(description="whether and when it is started again when it has ended")
+    ] = RestartSettings()
+    stop_timeout: Annotated[Seconds, Field(description="seconds from SIGTERM to SIGKILL")] = 30.0
+    options: Annotated[
+        dict[str, FlagValue], Field(description="flags of `mlx_lm server` without dashes, as max-tokens: 512")
+    ] = {}
+    args: Annotated[list[Word], Field(description="further words for its command line, verbatim")] = []
+    python: Annotated[
+        FilledText | None, Field(description="another interpreter that has mlx-lm; default: the hub's")
+    ] = None
+    command: Annotated[
+        Words | None, Field(description="instead of `mlx_lm server`: the program and its arguments; no shell")
+    ] = None
+    health: Annotated[
+        HealthSettings | None, *NoneForOff, Field(description="how it is asked whether it can answer; off: not at all")
+    ] = HealthSettings()
+    memory: Annotated[MemorySettings, Field(description="what it needs to start")] = MemorySettings()
+    env: Annotated[dict[VariableName, Word], Field(repr=False, description="environment variables to add")] = {}
+    working_directory: Annotated[
+        FilledText | None, Field(description="where the process starts; default: where hub.yaml is")
+    ] = None
 
     @property
     def wants_port(self) -> bool:
@@ -237,9 +166,11 @@ class OnlySettings(BaseModel):
 
     model_config = STRICT
 
-    events: Annotated[list[HookName], Field(min_length=1)] = []
-    models: Annotated[list[Slug], Field(min_length=1)] = []
-    groups: Annotated[list[Slug], Field(min_length=1)] = []
+    events: Annotated[list[HookName], Field(min_length=1, description="the events it gets; default: all")] = []
+    models: Annotated[list[Slug], Field(min_length=1, description="of these models, or of `groups`; default: all")] = []
+    groups: Annotated[
+        list[Slug], Field(min_length=1, description="of models of these groups, or of `models`; default: all")
+    ] = []
 
 
 class DeliverySettings(BaseModel):
@@ -247,10 +178,14 @@ class DeliverySettings(BaseModel):
 
     model_config = STRICT
 
-    queue: Annotated[int, Field(ge=1, le=100_000)] = 1024
-    when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
-    only: Annotated[OnlySettings, BeforeValidator(_as_only)] = OnlySettings()
-    required: bool = True
+    queue: Annotated[int, Field(ge=1, le=100_000, description="events that may wait for it")] = 1024
+    when_full: Annotated[
+        Literal["drop_oldest", "drop_newest"], Field(description="which event goes when one more comes")
+    ] = "drop_oldest"
+    only: Annotated[OnlySettings, *AsOnly, Field(description="which events it gets")] = OnlySettings()
+    required: Annotated[
+        bool, Field(description="false: if it is missing or its options are wrong, the hub runs without it")
+    ] = True
 
 
 class HubFile(BaseModel):
@@ -258,13 +193,17 @@ class HubFile(BaseModel):
 
     model_config = STRICT
 
-    log_path: Annotated[FilledText, AfterValidator(_expandable), Field(validate_default=True)] = DEFAULT_LOG_PATH
-    log_level: LogLevel = "INFO"
-    host: Host = DEFAULT_HOST
-    model_starting_port: Annotated[int, Field(ge=1024, le=65535)] = DEFAULT_STARTING_PORT
-    models: Annotated[list[Any], Field(min_length=1)]
-    groups: list[Any] = []
-    sinks: dict[str, Any] = {}
+    log_path: Annotated[ExpandablePath, Field(validate_default=True, description="directory of the models' logs")] = (
+        DEFAULT_LOG_PATH
+    )
+    log_level: Annotated[LogLevel, Field(description="of the hub's own messages")] = "INFO"
+    host: Annotated[Host, Field(description="the address all models listen on")] = DEFAULT_HOST
+    model_starting_port: Annotated[
+        int, Field(ge=1024, le=65535, description="models without a `port` get the free ports from here on")
+    ] = DEFAULT_STARTING_PORT
+    models: Annotated[list[Any], Field(min_length=1, description="the models")]
+    groups: Annotated[list[Any], Field(description="groups of models")] = []
+    sinks: Annotated[dict[str, Any], Field(description="who is told; each key is a sink type, or type/instance")] = {}
 
 
 @dataclass(frozen=True, slots=True)
