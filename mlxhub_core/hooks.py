@@ -38,7 +38,7 @@ def hooks_of(sink: object) -> dict[str, Callable[[Arguments], None]]:
     hooks = {}
     for name, arguments in HOOKS.items():
         method = getattr(sink, name, None)
-        if callable(method) and not _is_inherited_noop(method, name):
+        if callable(method) and not is_inherited_noop(method, name):
             hooks[name] = _call_with_named(method, _names_wanted(f"{kind}.{name}", method, arguments))
     _check_names(sink, kind)
     if not hooks:
@@ -71,8 +71,9 @@ def _public_methods(sink: object) -> Iterator[str]:
             yield name
 
 
-def _is_inherited_noop(method: Callable[..., Any], name: str) -> bool:
-    function = getattr(method, "__func__", None)
+def is_inherited_noop(method: Callable[..., Any], name: str) -> bool:
+    """Whether a hook, of a sink or of its class, is the one of the base class that does nothing."""
+    function = getattr(method, "__func__", method)
     return function is not None and function in (getattr(Sink, name, None), getattr(HubObservabilitySink, name, None))
 
 

@@ -11,7 +11,7 @@ import os
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -58,6 +58,36 @@ def check_options(
     """
     model, findings = check(options_model(sink), dict(given), context=directory)
     return ({} if model is None else _given(model)), findings
+
+
+def options_schema(sink: Callable[..., object]) -> dict[str, Any]:
+    """The options of a sink as a JSON schema; what each means is taken from the docstring.
+
+    Raises:
+        SinkError: the sink's parameters cannot be options.
+    """
+    model = options_model(sink)
+    with warnings.catch_warnings():
+        # A default that JSON has no way to write is left out.
+        warnings.simplefilter("ignore")
+        try:
+            schema = model.model_json_schema()
+        except PydanticUserError as error:
+            raise SinkError(f"one of its types has no JSON schema: {error.message.splitlines()[0]}") from None
+    for name, meaning in _meanings(sink):
+        if name in schema.get("properties", {}):
+            schema["properties"][name].setdefault("description", meaning)
+    return schema
+
+
+def _meanings(sink: Callable[..., object]) -> Iterator[tuple[str, str]]:
+    """What the docstrings of a class and its constructor say of the parameters, in any of the usual styles."""
+    import docstring_parser  # only who describes a sink needs it
+
+    for text in (inspect.getdoc(sink), inspect.getdoc(getattr(sink, "__init__", None))):
+        for parameter in docstring_parser.parse(text or "").params:
+            if parameter.description:
+                yield parameter.arg_name, " ".join(parameter.description.split())
 
 
 def options_model(sink: Callable[..., object]) -> type[BaseModel]:

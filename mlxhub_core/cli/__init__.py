@@ -1,12 +1,11 @@
 """The command `mlxhub`. Each command is a file of its own, imported when it is called: starting up stays quick.
 
-Exit codes: 0 ok; 1 it could not be done; 2 hub.yaml or the command line is wrong; 130 interrupted.
+Exit codes: 0 ok; 1 it could not be done; 2 hub.yaml or the command line is wrong; 3 no hub runs; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 import threading
@@ -14,6 +13,7 @@ import threading
 import click
 
 from mlxhub_core import __version__
+from mlxhub_core.cli.lazy import LazyGroup
 from mlxhub_core.errors import HubError
 
 EXIT_INTERRUPTED = 130
@@ -21,30 +21,20 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "start": "Run the models of a hub.yaml until Ctrl-C.",
+    "init": "Write a hub.yaml to start from.",
     "check": "Say what is wrong with a hub.yaml.",
+    "schema": "Print the JSON schema of hub.yaml, for editors.",
+    "sinks": "See and try the sinks: list, describe, check, test, status.",
     "demo": "See it all work, with two tiny real models.",
 }
 
 
-class _Commands(click.Group):
-    """Commands by name, each imported only to run or to describe itself."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        command = getattr(importlib.import_module(f"mlxhub_core.cli.{cmd_name}"), cmd_name)
-        assert isinstance(command, click.Command)
-        command.short_help = _COMMANDS[cmd_name]
-        return command
-
-
 @click.group(
-    cls=_Commands,
+    cls=LazyGroup,
+    package=__name__,
+    commands=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="See it work: mlxhub demo.  Then write a hub.yaml and: mlxhub start",
+    epilog="See it work: mlxhub demo.  Then: mlxhub init, put your models into hub.yaml, and mlxhub start",
 )
 @click.version_option(__version__, prog_name="mlxhub", message="%(prog)s %(version)s")
 def cli() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from mlxhub_core.cli.common import config_option, show_warnings, style
+from mlxhub_core.cli.common import config_argument, show_warnings, style
 
 
 @click.command()
-@config_option
+@config_argument
 def check(config: Path) -> None:
     """Say what is wrong with a hub.yaml, all at once.
 

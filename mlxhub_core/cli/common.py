@@ -44,6 +44,27 @@ def config_option(command: F) -> F:
     )(command)
 
 
+def config_argument(command: F) -> F:
+    """The same as `config_option`, or a file named without it: `mlxhub check other.yaml`."""
+
+    def named(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+        if value is not None:
+            ctx.params["config"] = value
+
+    argument = click.argument(
+        "file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        required=False,
+        metavar="[HUB.YAML]",
+        callback=named,
+        expose_value=False,
+    )
+    return argument(config_option(command))
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
 @contextmanager
 def closing(hub: HubManager) -> Iterator[HubManager]:
     """Shut the hub down at the end, whatever happens; Ctrl-C or SIGTERM meanwhile kills what still takes its time."""

@@ -1,0 +1,54 @@
+"""Commands that are imported when they are called, so that starting up stays quick."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from mlxhub_core.errors import did_you_mean
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are each a file of their own.
+
+    Args:
+        package: where the files are.
+        commands: the help in a line for each command. Its file has its name, and so has the command in there; where
+            that name means something else in Python, there is a `_` behind it.
+    """
+
+    def __init__(self, *args: Any, package: str, commands: Mapping[str, str], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._package = package
+        self._commands = commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names, in the order of the table."""
+        return list(self._commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command."""
+        if cmd_name not in self._commands:
+            return None
+        name = _module(cmd_name)
+        command = getattr(importlib.import_module(f"{self._package}.{name}"), name)
+        assert isinstance(command, click.Command)
+        command.short_help = self._commands[cmd_name]
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As in click, with the nearest name for one that there is not."""
+        name = args[0]
+        if not name.startswith("-") and name not in self._commands:
+            ctx.fail(f"no such command {name!r}{did_you_mean(name, self._commands)}")
+        return super().resolve_command(ctx, args)
+
+
+def _module(command: str) -> str:
+    name = command.replace("-", "_")
+    return f"{name}_" if name in ("list", "test") else name

@@ -1,0 +1,105 @@
+"""A day in the life of a model that does not exist: every event that a sink may get, in an order that can happen."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlxhub_core.events import Failure, HubEvent, HubModelContext, Reason
+from mlxhub_core.observability import SinkStats
+from mlxhub_core.states import ModelState, ModelStatus
+
+MODEL = "mlxhub-test"
+"""The name of the model."""
+
+_CRASH = Failure(0.0, Reason.CRASH, 3, None, None, 40.0, ("ValueError: a line that a model could have written",))
+_KILLED = Failure(0.0, Reason.SIGNAL, -9, "SIGKILL", None, 12.5)
+
+
+@dataclass
+class FakeHub:
+    """A hub with one model, which lives through a day. It is the `HubView` that the sink gets.
+
+    Attributes:
+        ctx: the model.
+    """
+
+    ctx: HubModelContext = field(default_factory=lambda: HubModelContext(MODEL, "test", f"/tmp/{MODEL}.log"))  # noqa: S108  # never opened
+    _status: ModelStatus | None = None
+    _seq: int = 0
+    _run: str | None = None
+
+    def status(self) -> Sequence[ModelStatus]:
+        """The one model, as it is after the last event."""
+        return (self._now(),)
+
+    def sink_stats(self) -> Sequence[SinkStats]:
+        """None: nobody queues anything here."""
+        return ()
+
+    def day(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Each hook and its arguments. The status is that of the moment, if the events are taken one by one."""
+        yield "hub_started", {"hub": self, "event": HubEvent(seq=0, id=str(uuid.uuid4()), time=time.time())}
+        yield self._started(4101, Reason.HUB_START)
+        yield self._ready(8.25)
+        yield self._about("model_unhealthy", ModelState.UNHEALTHY, Reason.UNHEALTHY, reason="no answer within 5 s")
+        yield self._about("model_recovered", ModelState.READY, None, unhealthy_seconds=31.0)
+        yield self._failed(_KILLED, restart_in=1.0)
+        yield self._about("model_restarting", ModelState.BACKOFF, Reason.RESTART, attempt=1, delay_seconds=1.0)
+        yield self._started(4102, Reason.RESTART)
+        yield self._failed(_CRASH, restart_in=None)
+        yield self._about("model_gave_up", ModelState.FAILED, Reason.CRASH, failures=2)
+        yield "config_reloaded", {"started": (MODEL,), "stopped": (), "unchanged": (), "event": self._event()}
+        yield self._started(4103, Reason.OPERATOR)
+        yield self._ready(7.5)
+        yield "events_lost", {"count": 2, "event": self._event(detail="the queue was full")}
+        yield "hub_stopping", {"event": self._event()}
+        yield self._stopped(0)
+
+    def _started(self, pid: int, reason: Reason) -> tuple[str, Mapping[str, Any]]:
+        self._run = str(uuid.uuid4())
+        self._status = replace(self._now(), pid=pid, started_at=time.time(), stopped_at=None, ready_at=None)
+        return self._about("model_started", ModelState.STARTING, reason, pid=pid)
+
+    def _ready(self, seconds: float) -> tuple[str, Mapping[str, Any]]:
+        self._status = replace(self._now(), ready_at=time.time())
+        return self._about("model_ready", ModelState.READY, None, startup_seconds=seconds)
+
+    def _stopped(self, exit_code: int) -> tuple[str, Mapping[str, Any]]:
+        self._ended(exit_code)
+        event = self._event(Reason.HUB_SHUTDOWN, uptime_seconds=60.0)
+        return self._about("model_stopped", ModelState.STOPPED, event, exit_code=exit_code)
+
+    def _failed(self, how: Failure, restart_in: float | None) -> tuple[str, Mapping[str, Any]]:
+        self._ended(how.exit_code)
+        event = self._event(
+            how.reason,
+            uptime_seconds=how.uptime_seconds,
+            signal=how.signal,
+            restart_in=restart_in,
+            log_tail=how.log_tail,
+        )
+        state = ModelState.FAILED if restart_in is None else ModelState.BACKOFF
+        return self._about("model_failed", state, event, exit_code=how.exit_code)
+
+    def _ended(self, exit_code: int | None) -> None:
+        self._status = replace(self._now(), pid=None, exit_code=exit_code, stopped_at=time.time(), ready_at=None)
+
+    def _about(
+        self, hook: str, state: ModelState, why: Reason | HubEvent | None, **arguments: Any
+    ) -> tuple[str, Mapping[str, Any]]:
+        event = why if isinstance(why, HubEvent) else self._event(why)
+        self._status = replace(self._now(), state=state)
+        return hook, {"ctx": self.ctx, **arguments, "event": event}
+
+    def _event(self, reason: Reason | None = None, **more: Any) -> HubEvent:
+        self._seq += 1
+        return HubEvent(seq=self._seq, id=str(uuid.uuid4()), time=time.time(), run_id=self._run, reason=reason, **more)
+
+    def _now(self) -> ModelStatus:
+        return self._status or ModelStatus(
+            self.ctx.name, ModelState.STOPPED, self.ctx.group, self.ctx.log_path, host="127.0.0.1", port=27850
+        )
