@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 
-.PHONY: help dev run test check lint types imports format bench clean
+.PHONY: help dev run test check lint types imports oldest format bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -30,7 +30,7 @@ run: $(VENV)/.installed ## see it work: two tiny real models, a crash, the recov
 test: $(VENV)/.installed ## all tests; ARGS="-k name" for some
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types imports test ## all that must be green before a commit
+check: lint types imports test oldest ## all that must be green before a commit
 
 lint: $(VENV)/.installed ## style
 	$(BIN)/ruff check .
@@ -42,12 +42,21 @@ types: $(VENV)/.installed ## types
 imports: $(VENV)/.installed ## who may import whom
 	$(BIN)/lint-imports
 
+oldest: $(VENV)/pluggy-1.6 ## the tests of the hooks with the oldest pluggy that we take
+	PYTHONPATH=$(VENV)/pluggy-1.6 $(BIN)/python -c 'import pluggy; assert pluggy.__version__ == "1.6.0"'
+	PYTHONPATH=$(VENV)/pluggy-1.6 $(BIN)/python -m pytest --quiet $(addprefix tests/,test_hooks.py test_hookspecs.py \
+	    test_fanout.py test_runner.py)
+
+$(VENV)/pluggy-1.6: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --target $@ pluggy==1.6.0
+
 format: $(VENV)/.installed ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed ## figures, each beside a floor measured in the same run
 	$(BIN)/python bench/import_time.py
+	$(BIN)/python bench/publish.py
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) mlxhub-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

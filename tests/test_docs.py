@@ -10,20 +10,27 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from mlxhub_core import errors, events
 from mlxhub_core.cli import cli
 from mlxhub_core.cli.demo import HUB_YAML
 from mlxhub_core.discovery import PACKAGES
+from mlxhub_core.fanout import Fanout
+from mlxhub_core.hooks import hooks_of
 from mlxhub_core.hookspecs import HOOKS
+from mlxhub_core.options import check_options
 from mlxhub_core.settings import (
+    DeliverySettings,
     GroupSettings,
     HealthSettings,
     MemorySettings,
     ModelSettings,
+    OnlySettings,
     RestartSettings,
     load_settings,
 )
@@ -136,6 +143,29 @@ def test_the_hub_yaml_of_the_readme_and_of_the_demo_are_right(tmp_path: Path) ->
     for text in sinks:
         config.write_text(text + "models: [{name: a, command: [x]}]\n", encoding="utf-8")
         load_settings(config)
+
+
+def test_the_sinks_in_the_docs_can_be_what_they_say() -> None:
+    names: dict[str, Any] = {}
+    for text in blocks(SINK_DOC, "python"):
+        exec(compile(text, "writing-a-sink.md", "exec", dont_inherit=True), names)
+    options = yaml.safe_load(next(text for text in blocks(SINK_DOC, "yaml") if "acme:" in text))["sinks"]["acme"]
+    arguments, findings = check_options(names["AcmeSink"], options | {"token": "given here"}, ROOT)
+    assert findings == []
+    assert hooks_of(names["AcmeSink"](**arguments)).keys() == {"model_failed"}
+    assert hooks_of(names["PrintSink"]()).keys() == {"model_failed"}
+    fanout = Fanout(print)
+    fanout.register(counter := names["Counter"]())
+    fanout.publish("model_failed", {"ctx": None, "exit_code": 1, "event": None})
+    assert counter.failures == 1
+
+
+@pytest.mark.parametrize("model", [DeliverySettings, OnlySettings])
+def test_every_key_of_delivery_is_documented_with_its_default(model: type[BaseModel]) -> None:
+    for name, key in model.model_fields.items():
+        default = f"`{str(key.default).lower()}`"
+        shown = "all" if model is OnlySettings or name == "only" else default
+        assert f"| `{name}` | {shown} |" in HUB_YAML_DOC
 
 
 def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def hub_schema() -> dict[str, Any]:
 
 
 def _key_pattern(offer: Offer) -> str:
-    return f"^({re.escape(offer.distribution)}:)?{re.escape(offer.type)}(/[A-Za-z0-9_-]+)?$"
+    # Not `re.escape`: editors read it as a JavaScript expression, which knows no `\\-`. Names hold nothing worse than dots.
+    distribution, sink_type = (name.replace(".", "[.]") for name in (offer.distribution, offer.type))
+    return f"^({distribution}:)?{sink_type}(/[A-Za-z0-9_-]+)?$"
 
 
 def _entry(offer: Offer, definitions: dict[str, Any]) -> dict[str, Any]:
