@@ -14,10 +14,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import click
 import psutil
 import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from mlxhub_core import __version__
+from mlxhub_core.cli import cli
 from mlxhub_core.cli.common import ECHO_SECONDS
 from mlxhub_core.testing import FAKE_SERVER, wait_until
 
@@ -90,20 +94,64 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 def test_help_lists_every_command_with_a_line_of_its_own(mlxhub: Mlxhub) -> None:
     done = mlxhub("--help")
     assert done.returncode == 0
-    for command in ("start", "check", "demo"):
+    names = cli.list_commands(click.Context(cli))
+    assert set(names) >= {"start", "init", "check", "schema", "sinks", "demo"}
+    for command in names:
         (line,) = re.findall(rf"^  {command} +(.*)$", done.stdout, re.MULTILINE)
         assert line.endswith("."), "a line that is cut off"
-        assert mlxhub(command, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("command", cli.list_commands(click.Context(cli)))
+def test_each_command_has_a_help_of_its_own(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"], prog_name="mlxhub")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: mlxhub {command} [OPTIONS]")
+
+
+def test_to_list_the_commands_is_to_import_none_of_them(tmp_path: Path) -> None:
+    program = (
+        "import atexit, sys\natexit.register(lambda: print(*sys.modules))\nfrom mlxhub_core.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    imported = done.stdout.splitlines()[-1].split()
+    assert [name for name in imported if name.startswith("mlxhub_core.cli.")] == ["mlxhub_core.cli.lazy"]
+    assert not {"rich", "pydantic", "loguru"} & set(imported)
 
 
 def test_version(mlxhub: Mlxhub) -> None:
     assert mlxhub("--version").stdout == f"mlxhub {__version__}\n"
 
 
-def test_an_unknown_command_is_a_usage_error(mlxhub: Mlxhub) -> None:
-    done = mlxhub("strat")
-    assert done.returncode == 2
-    assert "strat" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("stat", "no such command 'stat'; did you mean 'start'?"),
+        ("sinks lst", "no such command 'lst'; did you mean 'list'?"),
+        ("xyzzy", "no such command 'xyzzy'"),
+    ],
+)
+def test_an_unknown_command_is_a_usage_error_with_the_nearest_name(words: str, error: str) -> None:
+    result = CliRunner().invoke(cli, words.split(), prog_name="mlxhub")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == f"Error: {error}"
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("mlxhub s", ["start", "schema", "sinks"]),
+        ("mlxhub sinks l", ["list"]),
+        ("mlxhub stat l", []),
+        ("mlxhub sinks describe --j", ["--json-schema"]),
+    ],
+)
+def test_a_line_is_completed_with_tab_and_a_slip_in_it_is_no_error_there(line: str, completed: list[str]) -> None:
+    *words, begun = line.split()
+    completion = ShellComplete(cli, {}, "mlxhub", "_MLXHUB_COMPLETE")
+    found = {item.value: item.help for item in completion.get_completions(words[1:], begun)}
+    assert [word for word in found if word in completed] == completed
+    assert bool(found) is bool(completed)
+    assert not any(str(found[word]).endswith("...") for word in completed), "a line of help that is cut off"
 
 
 def test_a_good_file_is_ok(mlxhub: Mlxhub, tmp_path: Path) -> None:
@@ -137,6 +185,14 @@ def test_a_missing_file_says_how_to_name_another(mlxhub: Mlxhub) -> None:
 def test_the_file_can_be_named_by_the_environment(mlxhub: Mlxhub, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("models: [{name: a, command: [x]}]\n")
     assert mlxhub("check", env={"MLXHUB_CONFIG": "mine.yaml"}).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", ["other.yaml", "-c other.yaml"])
+def test_another_file_may_be_named_with_or_without_the_option(mlxhub: Mlxhub, tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "other.yaml").write_text("models: [{name: a, command: [x]}]\n")
+    (tmp_path / "hub.yaml").write_text("models: wrong\n")
+    done = mlxhub("check", *arguments.split(), env={"MLXHUB_CONFIG": "hub.yaml"})
+    assert (done.returncode, done.stdout) == (0, "other.yaml: ok (1 models; sinks: loguru)\n")
 
 
 def test_keys_of_the_seeds_hub_are_one_warning_each(mlxhub: Mlxhub, tmp_path: Path) -> None:

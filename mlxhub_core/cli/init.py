@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -54,16 +55,22 @@ def init(file: Path) -> None:
     from mlxhub_core.cli.schema import hub_schema
 
     schema = file.with_name(SCHEMA_FILE)
+    known = json.dumps(hub_schema(), indent=2) + "\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as new:
-            new.write(HUB_YAML)
-        schema.write_text(json.dumps(hub_schema(), indent=2) + "\n", encoding="utf-8")
-    except FileExistsError:
-        raise HubError(f"{file} is there already, and is left as it is; name another: mlxhub init OTHER.yaml") from None
+        _write_new(file)
+        schema.write_text(known, encoding="utf-8")
     except OSError as error:
-        raise HubError(f"{error.filename} cannot be written: {error.strerror}") from None
-    config = "" if file == Path("hub.yaml") else f" -c {file}"
+        raise HubError(f"{error.filename or file} cannot be written: {error.strerror}") from None
+    config = "" if file == Path("hub.yaml") else f" -c {shlex.quote(str(file))}"
     click.echo(style(f"wrote {file} and {schema}", "green"))
     click.echo(f"Put your models in, then: mlxhub check{config} && mlxhub start{config}")
-    click.echo(f"After you install a sink, `mlxhub schema > {schema}` tells your editor its options.")
+    click.echo(f"After you install a sink, `mlxhub schema > {shlex.quote(str(schema))}` tells your editor its options.")
+
+
+def _write_new(file: Path) -> None:
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(HUB_YAML)
+    except FileExistsError:
+        raise HubError(f"{file} is there already, and is left as it is; name another: mlxhub init OTHER.yaml") from None

@@ -39,12 +39,18 @@ class LazyGroup(click.Group):
         command.short_help = self._commands[cmd_name]
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The table. To list the commands is not to call them: none is imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._commands.items()))
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As in click, with the nearest name for one that there is not."""
         name = args[0]
-        if not name.startswith("-") and name not in self._commands:
+        # Whoever completes a line with Tab gets nothing then, as click has it, and no error in the middle of it.
+        if not ctx.resilient_parsing and not name.startswith("-") and name not in self._commands:
             ctx.fail(f"no such command {name!r}{did_you_mean(name, self._commands)}")
         return super().resolve_command(ctx, args)
 

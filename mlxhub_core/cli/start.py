@@ -5,13 +5,15 @@ from __future__ import annotations
 import queue
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mlxhub_core.cli.common import END_SIGNALS, closing, config_option, listen, log_to, say, show_warnings
-from mlxhub_core.errors import EXIT_FAILED, HubError
+from mlxhub_core.errors import EXIT_FAILED, HubError, HubStateError
 
 if TYPE_CHECKING:
     from mlxhub_core.manager import HubManager
@@ -35,7 +37,8 @@ def start(config: Path, foreground: bool) -> None:  # noqa: ARG001  # kept for s
 
     settings = _read(config)
     happenings = _listen_to_signals()
-    with closing(HubManager(config)) as hub:
+    hub = HubManager(config)
+    with _control_of(hub), closing(hub):
         outcome = _reload(hub, happenings)
         if isinstance(outcome, HubError):
             raise outcome
@@ -58,6 +61,24 @@ def _read(config: Path) -> HubSettings:
     log_to(level=settings.log_level)
     show_warnings(settings.warnings)
     return settings
+
+
+@contextmanager
+def _control_of(hub: HubManager) -> Iterator[None]:
+    """Let commands ask the hub meanwhile. It runs without that, too, but not beside another for the same hub.yaml."""
+    from mlxhub_core.control.place import place_of
+    from mlxhub_core.control.server import ControlServer
+
+    with ExitStack() as stack:
+        try:
+            server = ControlServer(hub, place_of(hub.config_path))
+            stack.callback(server.close)
+            server.start()
+        except HubStateError:
+            raise
+        except HubError as error:
+            say(f"warning: {error}; the hub runs, but no command can ask it", "yellow")
+        yield
 
 
 def _listen_to_signals() -> queue.SimpleQueue[Happening]:

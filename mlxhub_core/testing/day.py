@@ -45,59 +45,74 @@ class FakeHub:
         yield "hub_started", {"hub": self, "event": HubEvent(seq=0, id=str(uuid.uuid4()), time=time.time())}
         yield self._started(4101, Reason.HUB_START)
         yield self._ready(8.25)
-        yield self._about("model_unhealthy", ModelState.UNHEALTHY, Reason.UNHEALTHY, reason="no answer within 5 s")
-        yield self._about("model_recovered", ModelState.READY, None, unhealthy_seconds=31.0)
+        yield self._unhealthy("no answer within 5 s")
+        yield self._moved("model_recovered", ModelState.READY, self._event(), unhealthy_seconds=31.0)
         yield self._failed(_KILLED, restart_in=1.0)
-        yield self._about("model_restarting", ModelState.BACKOFF, Reason.RESTART, attempt=1, delay_seconds=1.0)
+        yield self._about("model_restarting", self._event(Reason.RESTART), attempt=1, delay_seconds=1.0)
         yield self._started(4102, Reason.RESTART)
         yield self._failed(_CRASH, restart_in=None)
-        yield self._about("model_gave_up", ModelState.FAILED, Reason.CRASH, failures=2)
-        yield "config_reloaded", {"started": (MODEL,), "stopped": (), "unchanged": (), "event": self._event()}
-        yield self._started(4103, Reason.OPERATOR)
+        yield self._about("model_gave_up", self._event(Reason.RESTART, **self._first_failure()), failures=2)
+        yield self._started(4103, Reason.RELOAD)
+        reloaded = self._event(Reason.RELOAD, run_id=None)
+        yield "config_reloaded", {"started": (MODEL,), "stopped": (), "unchanged": (), "event": reloaded}
         yield self._ready(7.5)
-        yield "events_lost", {"count": 2, "event": self._event(detail="the queue was full")}
-        yield "hub_stopping", {"event": self._event()}
+        yield "events_lost", {"count": 2, "event": self._event(run_id=None, detail="the queue was full")}
+        yield "hub_stopping", {"event": self._event(Reason.HUB_SHUTDOWN, run_id=None)}
         yield self._stopped(0)
 
     def _started(self, pid: int, reason: Reason) -> tuple[str, Mapping[str, Any]]:
         self._run = str(uuid.uuid4())
-        self._status = replace(self._now(), pid=pid, started_at=time.time(), stopped_at=None, ready_at=None)
-        return self._about("model_started", ModelState.STARTING, reason, pid=pid)
+        restarts = self._now().restarts + 1 if reason is Reason.RESTART else 0
+        now = replace(self._now(), started_at=time.time(), ready_at=None, stopped_at=None)
+        self._status = replace(now, pid=pid, restarts=restarts)
+        return self._moved("model_started", ModelState.STARTING, self._event(reason), pid=pid)
 
     def _ready(self, seconds: float) -> tuple[str, Mapping[str, Any]]:
         self._status = replace(self._now(), ready_at=time.time())
-        return self._about("model_ready", ModelState.READY, None, startup_seconds=seconds)
+        return self._moved("model_ready", ModelState.READY, self._event(), startup_seconds=seconds)
+
+    def _unhealthy(self, sentence: str) -> tuple[str, Mapping[str, Any]]:
+        event = self._event(Reason.UNHEALTHY, detail=sentence)
+        return self._moved("model_unhealthy", ModelState.UNHEALTHY, event, reason=sentence)
 
     def _stopped(self, exit_code: int) -> tuple[str, Mapping[str, Any]]:
         self._ended(exit_code)
         event = self._event(Reason.HUB_SHUTDOWN, uptime_seconds=60.0)
-        return self._about("model_stopped", ModelState.STOPPED, event, exit_code=exit_code)
+        return self._moved("model_stopped", ModelState.STOPPED, event, exit_code=exit_code)
 
     def _failed(self, how: Failure, restart_in: float | None) -> tuple[str, Mapping[str, Any]]:
         self._ended(how.exit_code)
+        how = replace(how, time=time.time())
         event = self._event(
             how.reason,
             uptime_seconds=how.uptime_seconds,
             signal=how.signal,
             restart_in=restart_in,
             log_tail=how.log_tail,
+            **self._first_failure(),
         )
+        self._status = replace(self._now(), first_failure=self._now().first_failure or how, last_failure=how)
         state = ModelState.FAILED if restart_in is None else ModelState.BACKOFF
-        return self._about("model_failed", state, event, exit_code=how.exit_code)
+        return self._moved("model_failed", state, event, exit_code=how.exit_code)
 
     def _ended(self, exit_code: int | None) -> None:
         self._status = replace(self._now(), pid=None, exit_code=exit_code, stopped_at=time.time(), ready_at=None)
 
-    def _about(
-        self, hook: str, state: ModelState, why: Reason | HubEvent | None, **arguments: Any
-    ) -> tuple[str, Mapping[str, Any]]:
-        event = why if isinstance(why, HubEvent) else self._event(why)
-        self._status = replace(self._now(), state=state)
+    def _moved(self, hook: str, state: ModelState, event: HubEvent, **arguments: Any) -> tuple[str, Mapping[str, Any]]:
+        self._status = replace(self._now(), state=state, reason=event.detail or event.reason)
+        return self._about(hook, event, **arguments)
+
+    def _about(self, hook: str, event: HubEvent, **arguments: Any) -> tuple[str, Mapping[str, Any]]:
         return hook, {"ctx": self.ctx, **arguments, "event": event}
 
     def _event(self, reason: Reason | None = None, **more: Any) -> HubEvent:
+        """The next one, about the run of the moment unless it says otherwise."""
         self._seq += 1
-        return HubEvent(seq=self._seq, id=str(uuid.uuid4()), time=time.time(), run_id=self._run, reason=reason, **more)
+        about = {"run_id": self._run, **more}
+        return HubEvent(seq=self._seq, id=str(uuid.uuid4()), time=time.time(), reason=reason, **about)
+
+    def _first_failure(self) -> dict[str, Failure | None]:
+        return {"first_failure": self._now().first_failure}
 
     def _now(self) -> ModelStatus:
         return self._status or ModelStatus(

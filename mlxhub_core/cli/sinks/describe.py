@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import inspect
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +29,9 @@ def describe(sink_type: str, json_schema: bool) -> None:
     """
     package, _, name = sink_type.rpartition(":")
     offer = offer_of(name.partition("/")[0], package or None)
-    factory = load(offer)
+    # What its modules print when they are imported is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr):
+        factory = load(offer)
     try:
         schema = options_schema(factory)
     except HubError as error:
@@ -42,12 +47,12 @@ def _show(offer: Offer, factory: Callable[..., object], schema: dict[str, Any]) 
     from rich.markup import escape
 
     console = Console()
-    summary = (inspect.getdoc(factory) or "").partition("\n")[0]
-    console.print(f"[bold]{escape(offer.type)}[/]: {escape(summary or 'its author says nothing about it')}")
+    summary = _summary(factory) or "its author says nothing about it"
+    console.print(f"[bold]{escape(offer.type)}[/]: {escape(summary)}")
     console.print(
         f"from {escape(str(offer))} ({escape(offer.value)}), {escape(_file(factory))}", style="dim", highlight=False
     )
-    console.print(f"events: {listed(hook for hook in HOOKS if _has(factory, hook))}", highlight=False)
+    console.print(f"events: {_events(factory)}", highlight=False)
     console.print(_table(schema) if schema.get("properties") else "It takes no options of its own.")
     console.print("Beside these `delivery:` says how events reach it: see `mlxhub schema`.", style="dim")
 
@@ -67,9 +72,24 @@ def _table(schema: dict[str, Any]) -> Any:
     return table
 
 
+def _summary(factory: Callable[..., object]) -> str:
+    """The first line that its author wrote, and not what it has from a base class or from the decorator of dataclasses."""
+    first, _, _ = inspect.cleandoc(factory.__doc__ or "").partition("\n")
+    is_dataclass = isinstance(factory, type) and dataclasses.is_dataclass(factory)
+    return "" if is_dataclass and first.startswith(f"{factory.__name__}(") else first
+
+
 def _default(option: dict[str, Any]) -> str:
-    default = option.get("default")
+    if "default" not in option:
+        return "the sink's own"  # a secret, or made by a function, or else nothing that JSON could hold
+    default = option["default"]
     return "none" if default is None else default if isinstance(default, str) and default else json.dumps(default)
+
+
+def _events(factory: Callable[..., object]) -> str:
+    if not isinstance(factory, type):
+        return "known only when it is made; see `mlxhub sinks test`"
+    return listed(hook for hook in HOOKS if _has(factory, hook))
 
 
 def _has(factory: Callable[..., object], hook: str) -> bool:
@@ -107,9 +127,9 @@ def in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         case {"anyOf": list(parts)}:
             return " or ".join(in_words(part, definitions) for part in parts if part.get("type") != "null")
         case {"enum": list(values)}:
-            return " or ".join(map(str, values))
+            return " or ".join(map(_plain, values))
         case {"const": value}:
-            return str(value)
+            return _plain(value)
         case {"type": "array", "items": dict(items)}:
             return f"list of {in_words(items, definitions)}"
         case {"type": "object", "properties": dict(properties)}:
@@ -119,6 +139,10 @@ def in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     return "anything"
 
 
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _bounds(schema: dict[str, Any]) -> str:
     words = {
         "minimum": "at least",
@@ -126,5 +150,5 @@ def _bounds(schema: dict[str, Any]) -> str:
         "maximum": "at most",
         "exclusiveMaximum": "less than",
     }
-    said = [f"{word} {schema[key]:g}" for key, word in words.items() if key in schema]
+    said = [f"{word} {schema[key]:.15g}" for key, word in words.items() if key in schema]
     return f", {' and '.join(said)}" if said else ""

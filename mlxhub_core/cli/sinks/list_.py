@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mlxhub_core.cli.common import config_option, json_option, say
+from mlxhub_core.cli.common import config_option, json_option, say, style
 from mlxhub_core.discovery import PACKAGES, Offer, scan
 from mlxhub_core.errors import HubError
 
@@ -49,7 +49,7 @@ def _enabled(config: Path) -> list[tuple[str, str, str | None]]:
     """Key, type and package of what is on in hub.yaml, if there is one that can be read."""
     from mlxhub_core.settings import load_settings
 
-    if not config.exists() and config == Path("hub.yaml"):
+    if config == Path("hub.yaml") and not config.exists():
         return []
     try:
         return [(sink.key, sink.type, sink.distribution) for sink in load_settings(config).sinks]
@@ -69,7 +69,9 @@ def _lines(enabled: list[tuple[str, str, str | None]]) -> list[_Line]:
         except HubError as error:
             lines.append(_Line(sink_type, None, None, None, [key], str(error)))
         else:
-            lines[offers.index(offer)].enabled.append(key)
+            line = lines[offers.index(offer)]
+            line.enabled.append(key)
+            line.problem = None  # hub.yaml has chosen it
     return lines
 
 
@@ -81,25 +83,18 @@ def _line(offer: Offer, offers: Iterable[Offer]) -> _Line:
 
 
 def _show(lines: list[_Line]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("TYPE", "PACKAGE", "VERSION", "ON AS"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("PROBLEM", overflow="fold")
-    for line in lines:
-        cells = (
-            line.type,
-            line.package or "-",
-            line.version or "-",
-            ", ".join(line.enabled) or "-",
-            line.problem or "",
-        )
-        table.add_row(*map(escape, cells), style="red" if line.enabled and line.problem else None)
-    Console().print(table)
+    # Not a table of rich's: where there is little room, or a pipe, that leaves out what it cannot place.
+    rows = [("TYPE", "PACKAGE", "VERSION", "ON AS", "PROBLEM"), *map(_cells, lines)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    texts = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    for text, line in zip(texts, [None, *lines], strict=True):
+        click.echo(style(text, "red") if line and line.enabled and line.problem else text)
     more = [f"{name} ({package})" for name, package in sorted(PACKAGES.items()) if name not in {x.type for x in lines}]
     if more:
         pip = f"{shlex.quote(sys.executable)} -m pip install PACKAGE"
         say(f"There are more: {', '.join(more)}. Install one with `{pip}`.")
+
+
+def _cells(line: _Line) -> tuple[str, ...]:
+    enabled = ", ".join(line.enabled) or "-"
+    return line.type, line.package or "-", line.version or "-", enabled, line.problem or ""

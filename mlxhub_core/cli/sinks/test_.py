@@ -5,20 +5,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import click
 
 from mlxhub_core.cli.common import config_option, log_to, say, style
-from mlxhub_core.errors import EXIT_FAILED, HubError, did_you_mean, listed
-from mlxhub_core.hooks import hooks_of
+from mlxhub_core.errors import EXIT_FAILED, ConfigError, HubError, did_you_mean, listed
+from mlxhub_core.hooks import Arguments, hooks_of
 from mlxhub_core.runner import described
 from mlxhub_core.selection import load, offer_of, select
 from mlxhub_core.settings import load_settings
 from mlxhub_core.testing.day import MODEL, FakeHub
-
-Step = tuple[str, Callable[[], object]]
 
 
 @click.command("test")
@@ -36,9 +35,9 @@ def test_(key: str, timeout: float, config: Path) -> None:
     """
     log_to(level="DEBUG")
     sink = _sink(key, config)
-    steps = _steps(sink)
-    click.echo(f"{key}: {len(steps) - 2} events of the model {MODEL!r}")
-    failed = [what for what, call in steps if not _tried(what, call, timeout)]
+    hooks = hooks_of(sink)
+    click.echo(f"{key}: a day in the life of the model {MODEL!r}")
+    failed = list(dict.fromkeys(_failures(sink, hooks, _Thread(key, timeout))))
     if failed:
         say(f"{key} failed in {listed(failed)}", "red")
         raise SystemExit(EXIT_FAILED)
@@ -46,12 +45,13 @@ def test_(key: str, timeout: float, config: Path) -> None:
 
 
 def _sink(key: str, config: Path) -> object:
-    if config.exists() or config != Path("hub.yaml"):
+    if config != Path("hub.yaml") or config.exists():
         settings = load_settings(config)
         wanted = [entry for entry in settings.sinks if entry.key == key]
         if wanted:
-            for warning in (selection := select(settings, wanted)).warnings:
-                raise HubError(str(warning))
+            selection = select(settings, wanted)
+            if selection.warnings:  # the hub can do without it, a test of it cannot
+                raise ConfigError(sorted(selection.warnings, key=settings.source.position))
             return selection.sinks[0].sink
         known = [entry.key for entry in settings.sinks]
         hint = f"{key!r} is not on in {config}{did_you_mean(key, known)} (on: {listed(known)})"
@@ -65,39 +65,65 @@ def _sink(key: str, config: Path) -> object:
     say(f"{hint}; it is tried with its defaults", "yellow")
     try:
         return factory()
-    except Exception as error:  # noqa: BLE001  # a stranger's constructor
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # a stranger's constructor, which may even call sys.exit()
         raise HubError(f"{key} cannot be made without options ({described(error)}); write it into hub.yaml") from None
 
 
-def _steps(sink: object) -> list[Step]:
-    hooks = hooks_of(sink)
-    steps: list[Step] = [("open", getattr(sink, "open", lambda: None))]
-    for hook, arguments in FakeHub().day():
-        if hook in hooks:
-            steps.append((hook, lambda call=hooks[hook], with_=arguments: call(with_)))  # type: ignore[misc]
-    return [*steps, ("close", getattr(sink, "close", lambda: None))]
+def _failures(sink: object, hooks: Mapping[str, Callable[[Arguments], None]], thread: _Thread) -> Iterator[str]:
+    """What it fails in. As in a hub, one that does not open is spared the events, and is closed all the same."""
+    if thread.does("open", getattr(sink, "open", None)):
+        # One by one: the sink may ask the hub how the model is.
+        for hook, arguments in FakeHub().day():
+            if hook in hooks and not thread.does(hook, partial(hooks[hook], arguments)):
+                yield hook
+    else:
+        yield "open"
+    if not thread.does("close", getattr(sink, "close", None)):
+        yield "close"
 
 
-def _tried(what: str, call: Callable[[], object], timeout: float) -> bool:
-    """Make one call and say what became of it. After one that does not come back the sink cannot be asked any more."""
-    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-    began = time.monotonic()
-    threading.Thread(target=lambda: outcome.put(_error_of(call)), name=f"sink-{what}", daemon=True).start()
-    try:
-        error = outcome.get(timeout=timeout)
-    except queue.Empty:
-        raise HubError(f"{what} has not come back for {timeout:g} s; a hub would go on without waiting") from None
-    took = f"{(time.monotonic() - began) * 1000:.1f} ms"
-    if error is None:
-        click.echo(f"  {what:<18} {took:>10}")
-        return True
-    click.echo(f"  {what:<18} {took:>10}  {style(described(error), 'red')}")
-    return False
+class _Thread:
+    """The sink's own thread, as it has one in the hub: what it opens may be of no use in another.
 
+    Args:
+        key: of the sink, for messages.
+        timeout: seconds for each call.
+    """
 
-def _error_of(call: Callable[[], object]) -> BaseException | None:
-    try:
-        call()
-    except BaseException as error:  # noqa: BLE001  # SystemExit too: it would end the thread without a word
-        return error
-    return None
+    def __init__(self, key: str, timeout: float) -> None:
+        self._key = key
+        self._timeout = timeout
+        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=f"sink-{key}", daemon=True).start()
+
+    def does(self, what: str, call: object) -> bool:
+        """Make one call, if the sink has it, and say what became of it.
+
+        Raises:
+            HubError: it does not come back, so that the sink cannot be asked any more.
+        """
+        if not callable(call):
+            return True
+        began = time.monotonic()
+        self._calls.put(call)
+        try:
+            error = self._outcomes.get(timeout=self._timeout)
+        except queue.Empty:
+            message = f"has not come back for {self._timeout:g} s; a hub would go on without waiting"
+            raise HubError(f"{self._key}: {what} {message}") from None
+        took = f"{(time.monotonic() - began) * 1000:.1f} ms"
+        said = "" if error is None else style(f"  {described(error)}", "red")
+        click.echo(f"  {what:<18} {took:>10}{said}")
+        return error is None
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._calls.get()()
+            except BaseException as error:  # noqa: BLE001  # SystemExit too: it would end the thread without a word
+                self._outcomes.put(error)
+            else:
+                self._outcomes.put(None)

@@ -1,0 +1,88 @@
+"""`mlxhub sinks status`: what became of the events, as the hub that runs has counted them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlxhub_core.cli.common import config_option, json_option
+from mlxhub_core.control.client import ControlClient
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command()
+@config_option
+@json_option
+def status(config: Path, as_json: bool) -> None:
+    """What became of the events of each sink, in the hub that runs.
+
+    Exit code 3 if none runs for this hub.yaml.
+    """
+    sinks = ControlClient(config).get("/hub/sinks")["sinks"]
+    if as_json:
+        click.echo(json.dumps(sinks, indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(_table(sinks))
+
+
+def _table(sinks: list[dict[str, Any]]) -> Table:
+    """One line a sink, in the order in which they were added."""
+    from rich.table import Table
+
+    # One space between columns leaves room for an error on a terminal of 80.
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("SINK", overflow="fold")
+    for column in ("OPEN", "QUEUE", "OFFERED", "DELIVERED", "FAILED", "DROPPED", "STUCK"):
+        table.add_column(column, justify="left" if column == "OPEN" else "right", no_wrap=True)
+    table.add_column("LAST SUCCESS", justify="right")
+    table.add_column("LAST ERROR", overflow="fold")
+    for sink in sinks:
+        table.add_row(*_cells(sink))
+    return table
+
+
+def _cells(sink: dict[str, Any]) -> list[str]:
+    from rich.markup import escape
+
+    stuck, success = sink["stuck_seconds"], sink["last_success"]
+    return [
+        escape(sink["name"]),
+        "[green]yes[/]" if sink["open"] else "[red]no[/]",
+        f"{sink['queue_length']}/{sink['queue_capacity']}",
+        str(sink["offered"]),
+        str(sink["delivered"]),
+        _bad(sink["failed"]),
+        _bad(sink["dropped"]),
+        f"[red]{stuck:.0f}s[/]" if stuck >= 1 else "-",
+        "-" if success is None else _words(time.time() - success),
+        escape(_printable(sink["last_error"] or "-")),
+    ]
+
+
+def _bad(count: int) -> str:
+    return f"[yellow]{count}[/]" if count else "0"
+
+
+def _words(seconds: float) -> str:
+    """A time span, as `40s`, `1m40s`, `2h05m` or `3d04h`."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def _printable(text: str) -> str:
+    """A stranger's words, without what would move the cursor of a terminal or could not be written to it."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,0 +1,86 @@
+"""What a hub answers. Everything comes from snapshots, so no request waits for a model or a sink.
+
+An error has the envelope of the OpenAI API: ``{"error": {"type": ..., "message": ..., "code": ...}}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from mlxhub_core.observability import SinkStats
+from mlxhub_core.states import ModelStatus
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class Hub(Protocol):
+    """The part of `HubManager` that is asked here. All of it returns at once, from any thread."""
+
+    @property
+    def config_path(self) -> Path:
+        """Its hub.yaml."""
+        ...
+
+    def get_status(self) -> Sequence[ModelStatus]:
+        """Every model of hub.yaml."""
+        ...
+
+    def sink_stats(self) -> Sequence[SinkStats]:
+        """Every sink that is on."""
+        ...
+
+
+def make_app(hub: Hub) -> Starlette:
+    """The routes of the control socket, answered by this hub."""
+    config = str(hub.config_path.resolve())
+
+    async def health(_request: Request) -> JSONResponse:
+        return _Json({"status": "ok"})
+
+    async def status(_request: Request) -> JSONResponse:
+        models = [asdict(model) for model in hub.get_status()]
+        return _Json({"pid": os.getpid(), "config": config, "models": models})
+
+    async def sinks(_request: Request) -> JSONResponse:
+        return _Json({"sinks": [asdict(stats) for stats in hub.sink_stats()]})
+
+    routes = [Route("/health", health), Route("/hub/status", status), Route("/hub/sinks", sinks)]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, Exception: _own_up})
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Json(JSONResponse):
+    """JSON in ASCII: what a sink says of its error, or the name of a file, need not be Unicode that can be encoded."""
+
+    def render(self, content: object) -> bytes:
+        return json.dumps(content).encode()
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = f"this hub has no {request.method} {request.url.path}; restart it if mlxhub is newer than it"
+    code = _CODES.get(error.status_code, "bad_request")
+    return _error(error.status_code, "invalid_request_error", message, code, error.headers)
+
+
+async def _own_up(_request: Request, error: Exception) -> JSONResponse:
+    from loguru import logger
+
+    logger.opt(exception=error).error("a bug in mlxhub; please report it with these lines")
+    return _error(500, "server_error", "a bug in mlxhub; the log of the hub says more", "internal_error")
+
+
+def _error(status: int, kind: str, message: str, code: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return _Json({"error": {"type": kind, "message": message, "code": code}}, status, headers)

@@ -1,0 +1,83 @@
+"""How a command asks the hub of a hub.yaml. The standard library alone: commands start quickly."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from mlxhub_core.control.place import check_private, place_of
+from mlxhub_core.errors import HubError, HubNotRunningError
+
+TIMEOUT = 5.0
+"""Seconds without a word after which a hub is taken to hang: it answers from snapshots, at once."""
+
+
+class ControlClient:
+    """Asks the hub that runs for a hub.yaml.
+
+    Args:
+        config_path: that hub.yaml.
+    """
+
+    def __init__(self, config_path: Path | str) -> None:
+        self._place = place_of(config_path)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """What the hub answers to ``GET path``.
+
+        Raises:
+            HubNotRunningError: no hub runs for this hub.yaml.
+            HubError: the hub refuses, does not answer within `TIMEOUT`, or its socket is not to be trusted.
+        """
+        config = self._place.config
+        try:
+            check_private(self._place.directory)
+            status, body = self._exchange("GET", path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise self._not_running() from None
+        except TimeoutError:
+            raise HubError(f"the hub for {config} has not answered for {TIMEOUT:g} s; look at its log") from None
+        except (OSError, HTTPException) as error:
+            raise HubError(f"the hub for {config} cannot be asked ({type(error).__name__}: {error})") from None
+        return _content(status, body)
+
+    def _exchange(self, method: str, path: str) -> tuple[int, bytes]:
+        with closing(_Connection(self._place.socket)) as connection:
+            connection.request(method, path, headers={"Connection": "close"})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def _not_running(self) -> HubNotRunningError:
+        config = self._place.config
+        if not config.exists():
+            return HubNotRunningError(f"no hub runs for {config}, which does not exist; name another with --config")
+        return HubNotRunningError(f"no hub runs for {config}; start one with `mlxhub start`")
+
+
+class _Connection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("mlxhub", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(str(self._path))
+
+
+def _content(status: int, body: bytes) -> dict[str, Any]:
+    """The body of an answer. Raises HubError for one that is an error, or that no hub of ours gives."""
+    try:
+        content = json.loads(body)
+        if status < 400 and isinstance(content, dict):
+            return content
+        message = str(content["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        message = f"the hub's answer (status {status}) is none that mlxhub knows; restart the hub"
+    raise HubError(message)

@@ -1,0 +1,527 @@
+"""The control socket: whose it is, that there is one for each hub.yaml, what it answers, and that it costs nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from mlxhub_core.control import client as client_module
+from mlxhub_core.control.client import ControlClient
+from mlxhub_core.control.place import LONGEST, Place, place_of
+from mlxhub_core.control.server import CLOSE_SECONDS, ControlServer
+from mlxhub_core.errors import HubError, HubNotRunningError, HubStateError
+from mlxhub_core.events import Failure, Reason
+from mlxhub_core.observability import SinkStats
+from mlxhub_core.states import ModelState, ModelStatus
+
+FAILURE = Failure(time=1.0, reason=Reason.CRASH, exit_code=3, log_tail=("dear me",))
+MODEL = ModelStatus("a", ModelState.READY, None, "/logs/a.log", pid=7, last_failure=FAILURE)
+SINK = SinkStats("statsd/eu", 9, 5, 1, 2, 1, 1024, True, "open: OSError: \ud800", 1.5, 0.0)
+OTHER_UID = 65534
+
+
+@dataclass
+class Hub:
+    """As much of a hub as is asked."""
+
+    config_path: Path
+    models: list[ModelStatus] = field(default_factory=lambda: [MODEL])
+    sinks: list[SinkStats] = field(default_factory=lambda: [SINK])
+
+    def get_status(self) -> list[ModelStatus]:
+        return self.models
+
+    def sink_stats(self) -> list[SinkStats]:
+        return self.sinks
+
+
+class BrokenHub(Hub):
+    def sink_stats(self) -> list[SinkStats]:
+        raise ZeroDivisionError("t0ken")
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home with a path so short that the socket has its usual place."""
+    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setenv("HOME", str(path))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def config(home: Path) -> Path:
+    path = home / "hub.yaml"
+    path.write_text("models: [{name: a, command: [x]}]\n")
+    return path
+
+
+@pytest.fixture
+def place(config: Path) -> Place:
+    return place_of(config)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Hub], ControlServer]]:
+    with contextlib.ExitStack() as stack:
+
+        def start(hub: Hub) -> ControlServer:
+            server = ControlServer(hub, place_of(hub.config_path))
+            server.start()
+            stack.callback(server.close)
+            return server
+
+        yield start
+    assert not control_threads()
+
+
+def control_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "control"]
+
+
+def connected(place: Place) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(place.socket))
+    return connection
+
+
+def ask(place: Place, request: bytes) -> bytes:
+    """Everything that comes back."""
+    with connected(place) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def exchanged(place: Place, method: str, path: str) -> tuple[int, dict[str, str], Any]:
+    connection = HTTPConnection("hub")
+    with contextlib.closing(connection):
+        connection.sock = connected(place)
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), json.loads(response.read())
+
+
+# Where it is.
+
+
+def test_every_way_to_write_one_hub_yaml_leads_to_the_same_place_and_another_to_another(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    link = config.with_name("link.yaml")
+    link.symlink_to(config)
+    assert place_of("hub.yaml") == place_of(config) == place_of(link) == place_of(str(config))
+    assert place_of("other.yaml").socket != place_of(config).socket
+
+
+def test_the_place_is_known_without_touching_anything(home: Path, place: Place) -> None:
+    assert place.directory == home / ".mlxhub" / "run"
+    assert not place.directory.parent.exists()
+
+
+@pytest.mark.parametrize(("length", "usual"), [(LONGEST, True), (LONGEST + 1, False)])
+def test_only_a_path_too_long_for_a_socket_is_replaced_by_one_in_tmp(
+    monkeypatch: pytest.MonkeyPatch, config: Path, place: Place, home: Path, length: int, usual: bool
+) -> None:
+    # The umlaut has two bytes: they count, and not the letters.
+    more = length - len(os.fsencode(place.socket)) - len("/ü".encode())
+    monkeypatch.setenv("HOME", f"{home}/ü{'x' * more}")
+    found = place_of(config).socket
+    assert (found.parent == Path(f"/tmp/mlxhub-{os.geteuid()}")) is not usual
+    assert found.name == place.socket.name
+    assert not usual or len(os.fsencode(found)) == LONGEST
+
+
+def test_a_hub_with_a_home_too_deep_for_a_socket_is_found_in_tmp(
+    monkeypatch: pytest.MonkeyPatch, config: Path, home: Path, serve: Callable[[Hub], ControlServer]
+) -> None:
+    monkeypatch.setenv("HOME", f"{home}/{'x' * 100}")
+    place = place_of(config)
+    try:
+        serve(Hub(config))
+        assert ControlClient(config).get("/health") == {"status": "ok"}
+        assert stat.S_IMODE(place.directory.stat().st_mode) == 0o700
+    finally:
+        place.lock.unlink()
+
+
+# Whose it is.
+
+
+def test_nobody_else_may_use_directory_socket_or_lock_whatever_the_umask(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+) -> None:
+    before = os.umask(0)
+    try:
+        serve(Hub(config))
+        assert os.umask(0) == 0, "the umask of the program was changed"
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in (place.directory.parent, place.directory)}
+    assert set(modes.values()) == {0o700}
+    assert stat.S_IMODE(place.socket.lstat().st_mode) == 0o600
+    assert stat.S_ISSOCK(place.socket.lstat().st_mode)
+    assert stat.S_IMODE(place.lock.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("opened", ["the directory", "the socket"])
+def test_another_user_cannot_connect_even_if_one_of_two_doors_were_open(
+    home: Path, config: Path, place: Place, serve: Callable[[Hub], ControlServer], opened: str
+) -> None:
+    serve(Hub(config))
+    home.chmod(0o755)
+    if opened == "the directory":
+        place.directory.parent.chmod(0o755)
+        place.directory.chmod(0o755)
+    else:
+        place.socket.chmod(0o666)
+    program = f"import os, socket; s = socket.socket(1); os.setuid({OTHER_UID}); s.connect({str(place.socket)!r})"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert "PermissionError: [Errno 13]" in done.stderr
+    assert ControlClient(config).get("/health") == {"status": "ok"}
+
+
+def make_writable(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    directory.chmod(0o720)
+
+
+def make_link(directory: Path) -> None:
+    (directory.parent / "real").mkdir(parents=True, mode=0o700)
+    directory.symlink_to("real")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(make_writable, "chmod 700 "), (make_link, "symbolic link")],
+    ids=["others-may-write", "link"],
+)
+def test_a_directory_that_others_could_put_things_into_is_refused_by_hub_and_command(
+    config: Path, place: Place, spoil: Callable[[Path], None], words: str
+) -> None:
+    spoil(place.directory)
+    for attempt in (ControlServer(Hub(config), place).start, lambda: ControlClient(config).get("/health")):
+        with pytest.raises(HubError, match=words) as caught:
+            attempt()
+        assert str(place.directory) in str(caught.value)
+        assert type(caught.value) is HubError, "as if another hub ran, or none"
+    assert not place.socket.exists()
+
+
+def test_a_directory_of_another_user_is_refused_by_hub_and_command(
+    config: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.directory.mkdir(parents=True, mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    for attempt in (ControlServer(Hub(config), place).start, lambda: ControlClient(config).get("/health")):
+        with pytest.raises(HubError, match=f"belongs to another user .uid {os.getuid()}.; remove it"):
+            attempt()
+
+
+def test_a_directory_that_cannot_be_made_is_named_with_the_reason(home: Path, config: Path, place: Place) -> None:
+    (home / ".mlxhub").write_text("")
+    with pytest.raises(HubError, match=r"/\.mlxhub/run cannot be made \(File exists\)"):
+        ControlServer(Hub(config), place).start()
+
+
+# One hub for each hub.yaml.
+
+
+def test_the_lock_file_says_the_pid_while_the_hub_lives(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+) -> None:
+    serve(Hub(config))
+    assert place.lock.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_second_hub_is_refused_each_time_by_the_pid_of_the_first_which_notices_nothing(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+) -> None:
+    serve(Hub(config))
+    for _ in range(2):
+        with pytest.raises(HubStateError, match=rf"hub\.yaml already runs \(pid {os.getpid()}\); stop it first"):
+            ControlServer(Hub(config), place).start()
+    assert ControlClient(config).get("/health") == {"status": "ok"}
+
+
+def test_after_the_end_of_a_hub_there_is_no_socket_and_the_next_one_may_start(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+) -> None:
+    first = serve(Hub(config))
+    first.close()
+    assert not place.socket.exists()
+    serve(Hub(config))
+    first.close()
+    assert ControlClient(config).get("/health") == {"status": "ok"}
+
+
+def test_a_server_that_was_never_started_or_refused_closes_without_harm(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+) -> None:
+    serve(Hub(config))
+    second = ControlServer(Hub(config), place)
+    second.close()
+    with pytest.raises(HubStateError):
+        second.start()
+    second.close()
+    assert ControlClient(config).get("/health") == {"status": "ok"}
+
+
+def test_a_socket_without_a_lock_holder_is_what_a_dead_hub_left_and_is_replaced(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+) -> None:
+    place.directory.mkdir(parents=True, mode=0o700)
+    place.lock.write_text("4711471147114711\n")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(place.socket))
+    with pytest.raises(HubNotRunningError):
+        ControlClient(config).get("/health")
+    serve(Hub(config))
+    assert ControlClient(config).get("/health") == {"status": "ok"}
+    assert place.lock.read_text() == f"{os.getpid()}\n"
+
+
+def free(place: Place) -> bool:
+    with place.lock.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return not control_threads()
+
+
+def test_where_no_socket_can_be_made_nothing_is_left_behind(config: Path, place: Place) -> None:
+    place.socket.mkdir(parents=True)
+    with pytest.raises(HubError, match=rf"no socket can be made at {place.socket} \("):
+        ControlServer(Hub(config), place).start()
+    assert free(place)
+
+
+def test_a_thread_that_cannot_serve_is_told_and_nothing_is_left_behind(
+    config: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def startup(*_: object, **__: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr("uvicorn.Server.startup", startup)
+    with pytest.raises(HubError, match=r"does not accept \(OSError: too many open files\)"):
+        ControlServer(Hub(config), place).start()
+    assert not place.socket.exists()
+    assert free(place)
+
+
+# What it answers.
+
+
+def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: Callable[[Hub], ControlServer]) -> None:
+    hub = Hub(config)
+    serve(hub)
+    client = ControlClient(config)
+    assert client.get("/health") == {"status": "ok"}
+    failure = {**asdict(FAILURE), "log_tail": ["dear me"]}
+    models = [{**asdict(MODEL), "last_failure": failure}]
+    assert client.get("/hub/status") == {"pid": os.getpid(), "config": str(config.resolve()), "models": models}
+    assert client.get("/hub/sinks") == {"sinks": [asdict(SINK)]}
+    hub.sinks = []
+    assert client.get("/hub/sinks") == {"sinks": []}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/hub/nothing", 404, "not_found"),
+        ("GET", "/hub/sinks/", 404, "not_found"),
+        ("POST", "/hub/sinks", 405, "method_not_allowed"),
+    ],
+)
+def test_what_there_is_not_is_refused_in_the_envelope_of_openai(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer], method: str, path: str, status: int, code: str
+) -> None:
+    serve(Hub(config))
+    answer, headers, body = exchanged(place, method, path)
+    assert answer == status
+    assert headers["content-type"] == "application/json"
+    assert body == {"error": {"type": "invalid_request_error", "message": body["error"]["message"], "code": code}}
+    assert f"no {method} {path};" in body["error"]["message"]
+    assert "restart" in body["error"]["message"]
+    assert status != 405 or "GET" in headers["allow"]
+
+
+def test_a_bug_of_ours_is_told_without_its_traceback_which_is_in_the_log_and_the_hub_answers_on(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+) -> None:
+    serve(BrokenHub(config))
+    lines: list[str] = []
+    handler = logger.add(lines.append, format="{message}", diagnose=False)
+    try:
+        status, _, body = exchanged(place, "GET", "/hub/sinks")
+    finally:
+        logger.remove(handler)
+    assert status == 500
+    assert (body["error"]["type"], body["error"]["code"]) == ("server_error", "internal_error")
+    assert "t0ken" not in str(body)
+    assert "Traceback" not in str(body)
+    assert len(lines) == 1
+    assert "ZeroDivisionError" in lines[0]
+    with pytest.raises(HubError, match="a bug in mlxhub; the log of the hub says more"):
+        ControlClient(config).get("/hub/sinks")
+    assert ControlClient(config).get("/health") == {"status": "ok"}
+
+
+def test_nothing_is_logged_of_any_request(
+    config: Path,
+    place: Place,
+    serve: Callable[[Hub], ControlServer],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    serve(Hub(config))
+    assert b" 200 " in ask(place, b"GET /health?t0ken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b" 404 " in ask(place, b"GET /t0ken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b" 400 " in ask(place, b"t0ken\r\n\r\n")
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_the_environment_tells_other_servers_is_no_concern_of_a_hub(
+    config: Path, serve: Callable[[Hub], ControlServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "many")
+    serve(Hub(config))
+    assert ControlClient(config).get("/health") == {"status": "ok"}
+
+
+# What it costs.
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux counts the switches of a thread")
+def test_while_nobody_asks_its_thread_does_not_run_at_all(config: Path, serve: Callable[[Hub], ControlServer]) -> None:
+    serve(Hub(config))
+    ControlClient(config).get("/health")
+    (thread,) = control_threads()
+
+    def switches() -> list[str]:
+        text = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        return [line for line in text.splitlines() if "ctxt_switches" in line]
+
+    threading.Event().wait(0.2)  # it goes back to sleep
+    before = switches()
+    threading.Event().wait(5)
+    assert len(before) == 2
+    assert switches() == before
+
+
+def test_a_command_that_asks_imports_nothing_that_takes_long() -> None:
+    program = "import mlxhub_core.control.client, sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    heavy = {"asyncio", "httpx", "pydantic", "loguru", "starlette", "uvicorn", "rich", "pluggy", "psutil"}
+    assert "http" in done.stdout.split()
+    assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"", b"GET /hub/st", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /hub/status HTTP/1.1\r\nHost: x\r\n\r\n"],
+)
+def test_clients_that_never_go_do_not_keep_a_hub_from_its_end(
+    config: Path, place: Place, serve: Callable[[Hub], ControlServer], request_: bytes
+) -> None:
+    # The answer about so many models does not fit into the buffers of a socket that nobody reads from.
+    server = serve(Hub(config, models=[MODEL] * 20_000))
+    with connected(place) as connection:
+        connection.sendall(request_)
+        if b"\r\n\r\n" in request_:
+            assert connection.recv(1) == b"H"
+        assert ControlClient(config).get("/health"), "who is answered later has come later"
+        begin = time.monotonic()
+        server.close()
+        assert time.monotonic() - begin < CLOSE_SECONDS - 1
+    assert not control_threads()
+    assert free(place)
+
+
+# Those who ask.
+
+
+def test_who_asks_where_no_hub_runs_is_told_how_to_start_one(config: Path) -> None:
+    with pytest.raises(HubNotRunningError) as caught:
+        ControlClient(config).get("/health")
+    assert str(caught.value) == f"no hub runs for {config.resolve()}; start one with `mlxhub start`"
+    assert caught.value.exit_code == 3
+
+
+def test_who_asks_about_a_hub_yaml_that_does_not_exist_is_told_so(config: Path) -> None:
+    with pytest.raises(HubNotRunningError, match=r"no hub runs for /.*/none\.yaml, which does not exist; .* --config"):
+        ControlClient(config.with_name("none.yaml")).get("/health")
+
+
+@pytest.fixture
+def answer(place: Place) -> Iterator[Callable[[bytes | None], None]]:
+    """Has somebody give this answer, once, in place of a hub; None: no answer at all."""
+    place.directory.mkdir(parents=True, mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+        listener.bind(str(place.socket))
+        listener.listen()
+
+        def once(words: bytes) -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(words)
+
+        def start(words: bytes | None) -> None:
+            if words is not None:
+                thread = threading.Thread(target=once, args=(words,), daemon=True)
+                thread.start()
+                stack.callback(thread.join)
+
+        yield start
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for_for_ever(
+    config: Path, answer: Callable[[bytes | None], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
+    answer(None)
+    with pytest.raises(HubError, match=r"hub\.yaml has not answered for 0\.2 s"):
+        ControlClient(config).get("/health")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (b"", "cannot be asked .RemoteDisconnected"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}", "cannot be asked .IncompleteRead"),
+        (b"220 mail\r\n", "cannot be asked .BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "status 200. is none that mlxhub knows; restart the hub"),
+        (b"HTTP/1.1 200 OK\r\n\r\n[]", "status 200. is none that mlxhub knows"),
+        (b"HTTP/1.1 200 OK\r\n\r\n\xff", "status 200. is none that mlxhub knows"),
+        (b"HTTP/1.1 500 No\r\n\r\n{}", "status 500. is none that mlxhub knows"),
+        (b"HTTP/1.1 500 No\r\n\r\n[]", "status 500. is none that mlxhub knows"),
+        (b'HTTP/1.1 409 No\r\n\r\n{"error": {"message": "the hub was shut down"}}', "^the hub was shut down$"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_an_error_in_words(
+    config: Path, answer: Callable[[bytes | None], None], words: bytes, said: str
+) -> None:
+    answer(words)
+    with pytest.raises(HubError, match=said) as caught:
+        ControlClient(config).get("/health")
+    assert caught.value.exit_code == 1
