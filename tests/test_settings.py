@@ -27,8 +27,8 @@ from mlxhub_core.settings import (
     load_settings,
     resolve,
 )
-from mlxhub_core.settings.reader import _SECTIONS
 from mlxhub_core.settings.kinds import MAX_NAME
+from mlxhub_core.settings.reader import _SECTIONS
 from mlxhub_core.settings.schema import HubFile
 from mlxhub_core.settings.seed_keys import HUB_KEYS, MODEL_KEYS
 from mlxhub_core.yaml_source import dotted
