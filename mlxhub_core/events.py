@@ -38,6 +38,8 @@ class Reason(StrEnum):
     """It was not ready within its ``startup_timeout``."""
     UNHEALTHY = "unhealthy"
     """Its process runs but no longer answers."""
+    UNSUPERVISED = "unsupervised"
+    """Its keeper was killed, so that nobody read its output any more; the hub has ended it."""
     SUSPECTED_OOM = "suspected_oom"
     """It ended unasked, and there are signs that memory ran out."""
 

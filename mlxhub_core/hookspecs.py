@@ -44,6 +44,11 @@ def model_started(ctx: HubModelContext, pid: int | None, event: HubEvent) -> Non
 
 
 @hookspec
+def model_adopted(ctx: HubModelContext, pid: int, event: HubEvent) -> None:
+    """A process that a former hub had started was found running, and is this hub's now."""
+
+
+@hookspec
 def model_ready(ctx: HubModelContext, startup_seconds: float, event: HubEvent) -> None:
     """The model answered its readiness probe."""
 
@@ -76,6 +81,16 @@ def model_restarting(ctx: HubModelContext, attempt: int, delay_seconds: float, e
 @hookspec
 def model_gave_up(ctx: HubModelContext, failures: int, event: HubEvent) -> None:
     """The hub will not restart the model any more."""
+
+
+@hookspec
+def model_log_failing(ctx: HubModelContext, reason: str, event: HubEvent) -> None:
+    """What the model writes cannot be written to its log any more, and is lost."""
+
+
+@hookspec
+def model_log_recovered(ctx: HubModelContext, lost_bytes: int, event: HubEvent) -> None:
+    """What the model writes reaches its log again."""
 
 
 @hookspec

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,8 +14,10 @@ from typing import Self
 from mlxhub_core.errors import HubStateError, Problem
 from mlxhub_core.events import HubEvent
 from mlxhub_core.fanout import Fanout
+from mlxhub_core.keepers import Keepers
 from mlxhub_core.observability import HubObservabilitySink, LoggingHubObservabilitySink, SinkStats
-from mlxhub_core.process import ProcessFactory, spawn
+from mlxhub_core.place import held, held_logs, place_of
+from mlxhub_core.process import ProcessFactory
 from mlxhub_core.runner import CLOSE_DEADLINE, SinkRunner
 from mlxhub_core.selection import Selected, Selection, select
 from mlxhub_core.settings import HubSettings, load_settings
@@ -39,7 +42,11 @@ class HubManager:
         config_path: hub.yaml. Read by `reload`, not before.
         observability_sink: gets every event, beside the sinks of hub.yaml. If it is a `LoggingHubObservabilitySink`
             it takes the place of the `loguru` sink, so that nothing is logged twice.
-        process_factory: starts the models' processes; default: real ones.
+        process_factory: starts the models' processes; default: real ones, under keepers that outlive the hub.
+
+    Raises:
+        HubStateError: another hub runs for this hub.yaml.
+        HubError: the directory for locks and sockets, below the user's home, cannot be used.
     """
 
     def __init__(
@@ -50,12 +57,18 @@ class HubManager:
         process_factory: ProcessFactory | None = None,
     ) -> None:
         self.config_path = Path(config_path)
+        self._place = place_of(self.config_path)
+        self._locks = ExitStack()
+        self._log_path: Path | None = None
+        self._log_locks: dict[Path, ExitStack] = {}
+        self._locks.enter_context(held(self._place))
         self._passed = observability_sink
         self._selected: dict[str, Selected] = {}
         self._reloading = threading.RLock()
         self._closed = False
         self._fanout = Fanout(_log_warning)
-        self._supervisor = Supervisor(Loop(self._fanout.publish, _log_bug, process_factory=process_factory or spawn))
+        self._processes = process_factory or Keepers(self._place.runs, str(self._place.config), _log_warning)
+        self._supervisor = Supervisor(Loop(self._fanout.publish, _log_bug, process_factory=self._processes))
         self._view = _View(self._supervisor, self._fanout)
         if observability_sink is not None:
             self._fanout.add(PASSED_SINK, observability_sink, self._greeting())
@@ -68,23 +81,25 @@ class HubManager:
 
         Raises:
             ConfigError: hub.yaml cannot be used; the running hub is as it was.
-            HubStateError: the hub was shut down.
+            HubStateError: the hub was shut down, or another one uses this ``log_path``.
         """
         with self._reloading:
             if self._closed:
                 raise HubStateError("the hub was shut down; make another HubManager")
             settings = load_settings(self.config_path)
             selection = self._select(settings)
-            # The last thing that can fail; only then is anything changed.
-            self._supervisor.reserve_ports(settings)
-            if self._closed:
-                raise HubStateError("the hub was shut down meanwhile")
-            _log_warnings(selection.warnings)
-            leaving = self._exchange_sinks(selection.sinks)
-            try:
-                return self._supervisor.apply(settings)
-            finally:
-                _log_undelivered(self._fanout.finish(leaving))
+            with self._logs_held(settings.log_path):
+                # The last thing that can fail; only then is anything changed.
+                self._supervisor.reserve_ports(settings)
+                if self._closed:
+                    raise HubStateError("the hub was shut down meanwhile")
+                _log_warnings(selection.warnings)
+                leaving = self._exchange_sinks(selection.sinks)
+                self._log_path = settings.log_path
+                try:
+                    return self._supervisor.apply(settings)
+                finally:
+                    _log_undelivered(self._fanout.finish(leaving))
 
     def plan(self) -> Plan:
         """Read hub.yaml and say what `reload` would do now, each with its reason. Nothing is changed.
@@ -129,15 +144,26 @@ class HubManager:
         """What became of the events of each sink. Returns at once."""
         return list(self._fanout.stats())
 
-    def shutdown(self) -> dict[str, int]:
+    def rotate_log(self, name: str) -> None:
+        """Rotate the log of a model now. Returns when that is done.
+
+        Raises:
+            UnknownModelError, ModelError, HubStateError: it cannot be.
+        """
+        self._supervisor.rotate_log(name)
+
+    def shutdown(self, *, keep_models: bool = False) -> dict[str, int]:
         """Stop every model, deliver what waits for the sinks, and close them. Calling it again does nothing.
+
+        Args:
+            keep_models: leave the models running. The next hub for this hub.yaml finds them and goes on with them.
 
         Returns:
             how many events each sink could not deliver within the deadline; empty if all went well.
         """
         if self._closed:
             return {}
-        self._supervisor.shutdown()
+        self._supervisor.shutdown(keep_models=keep_models)
         # A reload that hangs in the import of a sink must not keep the hub from ending: no model runs any more.
         calm = self._reloading.acquire(timeout=CLOSE_DEADLINE)
         try:
@@ -146,6 +172,9 @@ class HubManager:
             self._closed = True
             self._supervisor.actor.finish()
             undelivered = self._fanout.finish([self._fanout.remove(name) for name in self._fanout.names()])
+            self._processes.close()
+            self._let_go_of_logs(besides=None)
+            self._locks.close()
         finally:
             if calm:
                 self._reloading.release()
@@ -197,6 +226,22 @@ class HubManager:
                 leaving += [old] if old else []
         self._selected = wanted
         return leaving
+
+    @contextmanager
+    def _logs_held(self, directory: Path) -> Iterator[None]:
+        """Hold a log path, and from then on only the one whose settings are in force."""
+        if directory not in self._log_locks:
+            stack = ExitStack()
+            stack.enter_context(held_logs(directory, self._place))
+            self._log_locks[directory] = stack
+        try:
+            yield
+        finally:
+            self._let_go_of_logs(besides=self._log_path)
+
+    def _let_go_of_logs(self, *, besides: Path | None) -> None:
+        for directory in [each for each in self._log_locks if each != besides]:
+            self._log_locks.pop(directory).close()
 
     def _greeting(self) -> dict[str, object]:
         # Not one of the hub's events, which are the same for every sink: so it has no number of its own.

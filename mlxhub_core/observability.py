@@ -107,6 +107,12 @@ class Sink:
     def model_started(self, ctx: HubModelContext, *, pid: int | None, event: HubEvent) -> None:
         """The process of a model was started. It may not answer yet."""
 
+    def model_adopted(self, ctx: HubModelContext, *, pid: int, event: HubEvent) -> None:
+        """A process that a former hub had started was found running, and is this hub's now.
+
+        For this hub it takes the place of `model_started`; ``model_ready`` follows only if it was not ready before.
+        """
+
     def model_ready(self, ctx: HubModelContext, *, startup_seconds: float, event: HubEvent) -> None:
         """The model answered its readiness probe, so many seconds after its process started."""
 
@@ -134,6 +140,12 @@ class Sink:
     def model_gave_up(self, ctx: HubModelContext, *, failures: int, event: HubEvent) -> None:
         """The model failed so often that the hub will not restart it until somebody starts it."""
 
+    def model_log_failing(self, ctx: HubModelContext, *, reason: str, event: HubEvent) -> None:
+        """What the model writes cannot be written to its log any more, and is lost; ``reason`` is a sentence."""
+
+    def model_log_recovered(self, ctx: HubModelContext, *, lost_bytes: int, event: HubEvent) -> None:
+        """What the model writes reaches its log again; so much of this process's output is missing there by now."""
+
     def events_lost(self, *, count: int, event: HubEvent) -> None:
         """So many events before the next one were dropped, because this sink was slower than they came."""
 
@@ -158,6 +170,10 @@ class LoggingHubObservabilitySink:
     def model_started(self, ctx: HubModelContext, *, pid: int | None) -> None:
         """Log the start, at info."""
         self._bind(ctx, "model_started", hub_pid=pid).info("{} started (pid {})", ctx.name, pid)
+
+    def model_adopted(self, ctx: HubModelContext, *, pid: int) -> None:
+        """Log that it was found running, at info."""
+        self._bind(ctx, "model_adopted", hub_pid=pid).info("{} was found running (pid {}), and goes on", ctx.name, pid)
 
     def model_ready(self, ctx: HubModelContext, *, startup_seconds: float) -> None:
         """Log the readiness, at info."""
@@ -197,6 +213,16 @@ class LoggingHubObservabilitySink:
         """Log the end of the restarts, at error."""
         log = self._bind(ctx, "model_gave_up", hub_failures=failures)
         log.error("{} ended {} times; it stays down until it is started by hand", ctx.name, failures)
+
+    def model_log_failing(self, ctx: HubModelContext, *, reason: str) -> None:
+        """Log that output is lost, at warning."""
+        log = self._bind(ctx, "model_log_failing", hub_detail=reason)
+        log.warning("{}: the log {}; what the model writes meanwhile is lost", ctx.name, reason)
+
+    def model_log_recovered(self, ctx: HubModelContext, *, lost_bytes: int) -> None:
+        """Log the end of that, at info."""
+        log = self._bind(ctx, "model_log_recovered", hub_lost_bytes=lost_bytes)
+        log.info("{}: the log is written again; {} bytes of this run are missing", ctx.name, lost_bytes)
 
     def config_reloaded(self, *, started: Sequence[str], stopped: Sequence[str], unchanged: Sequence[str]) -> None:
         """Log the outcome of a reload, at info."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from mlxhub_core.errors import HubError, LaunchError
 from mlxhub_core.net import is_free
@@ -15,13 +15,18 @@ class PortBook:
     Args:
         host: the address they listen on.
         start: where the search for free ports begins.
-        before: the book so far, whose ports go on being theirs.
+        before: the ports that models have so far, by name; they go on being theirs.
     """
 
-    def __init__(self, host: str, start: int, before: PortBook | None = None) -> None:
+    def __init__(self, host: str, start: int, before: Mapping[str, int] | None = None) -> None:
         self.host = host
         self.start = start
-        self._ports: dict[str, int] = dict(before._ports) if before else {}  # noqa: SLF001  # of its own class
+        self._ports: dict[str, int] = dict(before or {})
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """The port of each model that has one, by name."""
+        return dict(self._ports)
 
     def port_of(self, name: str) -> int | None:
         """The port of a model, if it has one."""

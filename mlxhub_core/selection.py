@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import to_json
+
 from mlxhub_core.discovery import PACKAGES, Offer, normalised, scan
 from mlxhub_core.errors import ConfigError, HubError, Problem, SinkError, did_you_mean, listed
 from mlxhub_core.hooks import hooks_of
 from mlxhub_core.options import check_options
 from mlxhub_core.runner import described
+from mlxhub_core.secret import Secret
 from mlxhub_core.settings import HubSettings, SinkSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A sink that hub.yaml turns on: its settings, where it comes from, what it was made with, and the object."""
+    """A sink that hub.yaml turns on: its settings, where it comes from, the object, and a digest of its options."""
 
     settings: SinkSettings
     offer: Offer
-    arguments: Mapping[str, Any] = field(repr=False)
     sink: object
+    digest: bytes = field(repr=False)
 
     @property
     def key(self) -> str:
         """Its key in hub.yaml."""
         return self.settings.key
 
-    def serves(self, settings: SinkSettings, offer: Offer, arguments: Mapping[str, Any]) -> bool:
-        """Whether this one would be made again if a sink were made of these."""
-        return (
-            (self.offer, self.settings.delivery, _exact(self.settings.options))
-            == (offer, settings.delivery, _exact(settings.options))
-            # The text of a secret may have changed where it is kept.
-            and self.arguments == arguments
-        )
+    @property
+    def made_of(self) -> tuple[object, ...]:
+        """What decides whether it is made anew; its package cannot change while the process lives."""
+        return self.settings.delivery, self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def select(
             (problems if entry.delivery.required else warnings).extend(error.problems)
     if problems:
         raise ConfigError(sorted(problems, key=settings.source.position))
-    return Selection(tuple(sinks), tuple(warnings))
+    return Selection(tuple(sinks), tuple(sorted(warnings, key=settings.source.position)))
 
 
 def offer_of(sink_type: str, distribution: str | None = None, key: str | None = None) -> Offer:
@@ -88,7 +87,7 @@ def offer_of(sink_type: str, distribution: str | None = None, key: str | None = 
     """
     offered = [offer for offer in scan().offers if offer.type == sink_type]
     if not offered:
-        raise SinkError(_missing(sink_type))
+        raise SinkError(_missing(sink_type, distribution))
     origins = " and ".join(map(str, offered))
     if distribution is not None:
         offered = [offer for offer in offered if normalised(offer.distribution) == normalised(distribution)]
@@ -121,9 +120,10 @@ def _selected(settings: HubSettings, entry: SinkSettings, running: Selected | No
         arguments, findings = _checked(offer, factory, entry, settings)
         if findings:
             raise ConfigError(findings)
-        if running is not None and running.serves(entry, offer, arguments):
+        digest = _digest(entry.options, arguments)
+        if running is not None and running.made_of == (entry.delivery, digest):
             return running
-        return Selected(entry, offer, arguments, _made(offer, factory, arguments))
+        return Selected(entry, offer, _made(offer, factory, arguments), digest)
     except SinkError as error:
         raise ConfigError([settings.source.problem(place, str(error))]) from None
 
@@ -152,12 +152,13 @@ def _made(offer: Offer, factory: Callable[..., object], arguments: Mapping[str, 
     return sink
 
 
-def _missing(sink_type: str) -> str:
+def _missing(sink_type: str, distribution: str | None) -> str:
     """That a type is not installed, and what to do; never with the name of a package that nobody knows."""
     offers = scan().offers
     types = sorted({offer.type for offer in offers})
     message = f"no installed sink is called {sink_type!r}"
-    if package := PACKAGES.get(sink_type):
+    package = PACKAGES.get(sink_type)
+    if package and normalised(distribution or package) == package:
         message += f"; install it with `{shlex.quote(sys.executable)} -m pip install {package}`"
     elif offered := [offer.type for offer in offers if normalised(offer.distribution) == normalised(sink_type)]:
         message += f"; that is a package, which offers {listed(offered)}"
@@ -167,6 +168,15 @@ def _missing(sink_type: str) -> str:
     return f"{message} (installed: {listed(types)}){ruins}"
 
 
-def _exact(options: Mapping[str, Any]) -> str:
-    """Options as text: in Python `true` equals 1."""
-    return json.dumps(options, sort_keys=True, default=repr)
+def _digest(options: Mapping[str, Any], arguments: Mapping[str, Any]) -> bytes:
+    """What a sink is made with, to compare. The sink may change the objects that it gets, so they would not do.
+
+    The arguments count too, because the text of a secret may have changed where it is kept.
+    """
+    text = to_json([sorted(options.items()), sorted(arguments.items())], fallback=_revealed)
+    return hashlib.sha256(text).digest()
+
+
+def _revealed(value: object) -> str | None:
+    # All but secrets is among the options. An environment variable may hold what is no character, hence `ascii`.
+    return ascii(value.reveal()) if isinstance(value, Secret) else None

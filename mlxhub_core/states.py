@@ -73,6 +73,7 @@ class ModelStatus:
         stopped_at: when the last process ended, in seconds since the epoch; None while one runs.
         restarts: automatic restarts since the model was last started by hand, by a reload, or with the hub.
         reason: why it is in this state, one of `events.Reason` or a sentence; None before its first start.
+        log_lost_bytes: output of the current or last process that could not be written to the log.
         first_failure: how the last series of failures began; None if it never failed.
         last_failure: how it failed last; None if it never did.
     """
@@ -91,5 +92,6 @@ class ModelStatus:
     stopped_at: float | None = None
     restarts: int = 0
     reason: str | None = None
+    log_lost_bytes: int = 0
     first_failure: Failure | None = None
     last_failure: Failure | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,21 +86,37 @@ def test_a_package_offers_each_sink_type_that_it_declares(site: Path) -> None:
         "[console_scripts]\nkafka = acme:main\n",
         "[mlxhub.sinks.later]\nkafka = acme:Kafka\n",
         "[other]\nkafka = mlxhub.sinks:Kafka\n",
+        "mlxhub.sinks\n = = =\n[",
+        "\0\0\0mlxhub.sinks\0",
     ],
-    ids=["no-file", "empty", "another-group", "a-group-that-begins-like-ours", "our-group-as-a-value"],
+    ids=[
+        "no-file",
+        "empty",
+        "another-group",
+        "a-group-that-begins-like-ours",
+        "our-group-as-a-value",
+        "our-group-in-no-brackets",
+        "nul-characters",
+    ],
 )
 def test_a_package_that_declares_no_sink_offers_none(site: Path, points: str | None) -> None:
     install(site, "acme", points)
     assert found() == []
+    assert scan().ruins == ()
+
+
+@pytest.mark.parametrize("points", [None, "[console_scripts]\nkafka = acme:main\n"], ids=["no-file", "another-group"])
+def test_of_a_package_without_sinks_not_even_the_name_is_read(site: Path, points: str | None) -> None:
+    install(site, "acme", points, metadata=b"\xff would be told if it were read")
+    assert scan().ruins == ()
 
 
 @pytest.mark.parametrize(
     ("points", "metadata"),
     [
         ("[mlxhub.sinks]\nthis line is junk\n", "good"),
-        ("mlxhub.sinks\n = = =\n[", "good"),
         (b"[mlxhub.sinks]\n\xff\xfe = a:B\n", "good"),
-        ("\0\0\0mlxhub.sinks\0", "good"),
+        (b"\xff\xfe of whatever package", "good"),
         ("[mlxhub.sinks]\nruin = a:B\n", None),
         ("[mlxhub.sinks]\nruin = a:B\n", ""),
         ("[mlxhub.sinks]\nruin = a:B\n", b"\xff\xfe\x00"),
@@ -107,9 +125,8 @@ def test_a_package_that_declares_no_sink_offers_none(site: Path, points: str | N
     ],
     ids=[
         "a-junk-line",
-        "no-format-at-all",
         "not-utf-8",
-        "nul-characters",
+        "not-even-ours",
         "no-metadata",
         "empty-metadata",
         "metadata-that-is-not-utf-8",
@@ -118,7 +135,7 @@ def test_a_package_that_declares_no_sink_offers_none(site: Path, points: str | N
     ],
 )
 @pytest.mark.parametrize("ruin_comes_first", [True, False], ids=["before-the-good-one", "after-it"])
-def test_a_package_in_ruins_hides_no_other(
+def test_a_package_in_ruins_hides_no_other_and_is_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     points: str | bytes,
@@ -130,10 +147,14 @@ def test_a_package_in_ruins_hides_no_other(
     for name in reversed(names):
         (tmp_path / name).mkdir()
         monkeypatch.syspath_prepend(tmp_path / name)
-    install(tmp_path / "ruin", "ruin", points, metadata=metadata)
+    info = install(tmp_path / "ruin", "ruin", points, metadata=metadata)
     install(tmp_path / "good", "good", "[mlxhub.sinks]\nkafka = acme:Kafka\n")
     assert found() == [Offer("kafka", "good", "1.0", "acme:Kafka")]
     assert found("loguru")
+    (ruin,) = scan().ruins
+    assert re.fullmatch(
+        rf"{re.escape(str(info))} cannot be read \(\w+\); install that package again, or remove it", str(ruin)
+    )
 
 
 def test_directories_where_files_should_be_hide_nothing(site: Path) -> None:
@@ -162,6 +183,47 @@ def test_of_two_versions_the_first_on_the_path_counts_and_the_other_adds_no_ghos
     # The same package by another spelling, as an older build backend has it.
     install(newer, "Acme_Sinks", "[mlxhub.sinks]\nkafka = new:Kafka\n", version="2.0")
     assert found() == [Offer("kafka", "Acme_Sinks", "2.0", "new:Kafka")]
+
+
+def test_a_version_without_sinks_hides_an_older_one_that_had_some(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "acme", "[mlxhub.sinks]\nkafka = acme:Kafka\n", version="1.0")
+    (tmp_path / "newer").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "newer")
+    install(tmp_path / "newer", "acme", None, version="2.0")
+    assert found() == []
+
+
+@pytest.mark.parametrize("entry", ["", ".", "{here}", "{here}/../site", "{link}"])
+def test_the_current_directory_offers_nothing_however_it_is_written(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    (tmp_path / "link").symlink_to(site)
+    install(site, "acme", "[mlxhub.sinks]\nkafka = acme:Kafka\n")
+    assert len(found()) == 1, "from elsewhere"
+    scan.cache_clear()
+    monkeypatch.setattr(sys, "path", [entry.format(here=site, link=tmp_path / "link"), *sys.path[1:]])
+    monkeypatch.chdir(site)
+    assert found() == []
+    assert found("loguru")
+
+
+def test_the_current_directory_counts_if_it_is_where_packages_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = scan().offers
+    scan.cache_clear()
+    monkeypatch.chdir(sysconfig.get_path("purelib"))
+    assert scan().offers == everything
+
+
+def test_a_current_directory_that_was_deleted_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert found("loguru")
 
 
 def test_a_stale_egg_info_beside_the_package_adds_no_ghosts(site: Path) -> None:

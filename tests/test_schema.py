@@ -573,7 +573,6 @@ ONLY_THE_HUB_REFUSES = {
         mlx("memory: {required: 0GB}"),
         mlx("memory: {required: 9999TB}"),
         mlx(r'working_directory: "a\0b"'),
-        delivery("{only: {events: }}"),
     ],
 }
 ONLY_THE_SCHEMA_REFUSES = {
@@ -639,8 +638,6 @@ DIFFER = {
     ("a server of mlx-lm", "options", "{A: x}"),
     ("only", "models", "[model_failed]"),
     ("only", "groups", "[model_failed]"),
-    # See above.
-    *(("only", name, "") for name in OnlySettings.model_fields),
 }
 """Where hub and schema do not agree about one value."""
 

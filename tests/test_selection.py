@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from mlxhub_core import ConfigError, LoggingHubObservabilitySink, Problem, discovery
 from mlxhub_core.discovery import scan
-from mlxhub_core.selection import Selected, select
+from mlxhub_core.selection import Selected, Selection, select
 from mlxhub_core.settings import load_settings
 
 SINK = """
@@ -24,6 +25,7 @@ SINK = """
     """
 
 Choose = Callable[[str], list[Selected]]
+SelectFrom = Callable[..., Selection]
 
 
 @pytest.fixture
@@ -33,6 +35,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     directory.mkdir()
     monkeypatch.syspath_prepend(directory)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delenv("MLXHUB_NO_SINKS", raising=False)
     before = set(sys.modules)
     scan.cache_clear()
     yield directory
@@ -58,16 +61,28 @@ def acme(site: Path, code: str = SINK) -> None:
 
 
 @pytest.fixture
-def choose(tmp_path: Path, site: Path) -> Choose:
-    """Select the sinks of a hub.yaml, given what stands under its `sinks:`, which begins at 3:3."""
+def select_from(tmp_path: Path, site: Path) -> SelectFrom:
+    """Select the sinks of a hub.yaml, given what stands under its `sinks:`, which begins at 3:3, and what runs."""
 
-    def select_from(sinks: str) -> list[Selected]:
+    def from_text(sinks: str, running: Iterable[Selected] = ()) -> Selection:
         config = tmp_path / "hub.yaml"
         config.write_text("models: [{name: m, command: [x]}]\nsinks:\n" + indent(dedent(sinks), "  ") + "\n")
         settings = load_settings(config)
-        return [chosen for chosen in select(settings, settings.sinks) if chosen.key != "loguru"]
+        return select(settings, settings.sinks, {one.key: one for one in running})
 
-    return select_from
+    return from_text
+
+
+@pytest.fixture
+def choose(select_from: SelectFrom) -> Choose:
+    """The sinks of a hub.yaml but for Loguru's, when nothing is to be warned of."""
+
+    def chosen(sinks: str) -> list[Selected]:
+        selection = select_from(sinks)
+        assert selection.warnings == ()
+        return [one for one in selection.sinks if one.key != "loguru"]
+
+    return chosen
 
 
 def problems(choose: Choose, sinks: str) -> tuple[Problem, ...]:
@@ -85,20 +100,14 @@ def problem(choose: Choose, sinks: str) -> str:
 # What is right.
 
 
-def test_loguru_is_on_by_itself_and_found_like_any_other(tmp_path: Path) -> None:
-    config = tmp_path / "hub.yaml"
-    config.write_text("models: [{name: m, command: [x]}]\n")
-    settings = load_settings(config)
-    (chosen,) = select(settings, settings.sinks)
+def test_loguru_is_on_by_itself_and_found_like_any_other(select_from: SelectFrom) -> None:
+    (chosen,) = select_from("").sinks
     assert chosen.key == "loguru"
     assert isinstance(chosen.sink, LoggingHubObservabilitySink)
 
 
-def test_loguru_may_be_off(tmp_path: Path) -> None:
-    config = tmp_path / "hub.yaml"
-    config.write_text("models: [{name: m, command: [x]}]\nsinks: {loguru: off}\n")
-    settings = load_settings(config)
-    assert select(settings, settings.sinks) == []
+def test_loguru_may_be_off(select_from: SelectFrom) -> None:
+    assert select_from("loguru: off") == Selection((), ())
 
 
 def test_the_options_of_an_entry_are_the_arguments_of_its_sink(site: Path, choose: Choose) -> None:
@@ -120,6 +129,14 @@ def test_two_instances_of_one_type_are_two_sinks(site: Path, choose: Choose) -> 
     acme(site)
     eu, us = choose("acme/eu: {host: eu}\nacme/us: {host: us}")
     assert [(s.key, vars(s.sink)["given"][0]) for s in (eu, us)] == [("acme/eu", "eu"), ("acme/us", "us")]
+
+
+def test_in_safe_mode_no_package_of_a_sink_is_imported(
+    site: Path, select_from: SelectFrom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme(site, "raise SystemExit(3)")
+    monkeypatch.setenv("MLXHUB_NO_SINKS", "1")
+    assert select_from("acme: {prot: 1}\nnowhere:") == Selection((), ())
 
 
 def test_a_function_may_make_the_sink(site: Path, choose: Choose) -> None:
@@ -152,6 +169,23 @@ def test_a_type_that_nobody_knows_gets_no_guess_of_a_package(site: Path, choose:
     assert "pip" not in message
 
 
+@pytest.mark.parametrize("key", ["acme-sinks", "Acme.Sinks", "acme_sinks/eu"])
+def test_the_name_of_a_package_in_the_place_of_a_type_comes_with_the_types_that_it_offers(
+    site: Path, choose: Choose, key: str
+) -> None:
+    install(site, "acme-sinks", {"mqtt": "acme_sinks:AcmeSink", "kafka": "acme_sinks:AcmeSink"})
+    message = problem(choose, f"{key}: {{port: 1}}")
+    assert f"called {key.partition('/')[0]!r}; that is a package, which offers kafka, mqtt (installed: " in message
+
+
+def test_a_package_that_cannot_be_read_may_be_the_one_that_is_missed(site: Path, choose: Choose) -> None:
+    install(site, "acme-sinks", {"acme": "acme_sinks:AcmeSink"})
+    (site / "acme_sinks-1.0.dist-info" / "METADATA").unlink()
+    message = problem(choose, "acme:")
+    assert "no installed sink is called 'acme'" in message
+    assert f"; {site / 'acme_sinks-1.0.dist-info'} cannot be read (" in message
+
+
 def test_a_type_of_a_package_of_ours_comes_with_the_line_that_installs_it(
     choose: Choose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +196,16 @@ def test_a_type_of_a_package_of_ours_comes_with_the_line_that_installs_it(
     monkeypatch.setattr(sys, "executable", "/Users/me/My Hub/bin/python")
     command = problem(choose, "later/eu: {port: 1}").split("`")[1]
     assert shlex.split(command) == ["/Users/me/My Hub/bin/python", "-m", "pip", "install", "mlxhub-later-sink"]
+
+
+@pytest.mark.parametrize(
+    ("package", "advised"), [("mlxhub-later-sink", True), ("MLXHub_Later.Sink", True), ("acme-sinks", False)]
+)
+def test_a_package_of_ours_is_advised_unless_the_type_shall_come_from_another(
+    choose: Choose, monkeypatch: pytest.MonkeyPatch, package: str, *, advised: bool
+) -> None:
+    monkeypatch.setitem(discovery.PACKAGES, "later", "mlxhub-later-sink")
+    assert ("-m pip install mlxhub-later-sink`" in problem(choose, f"{package}:later:")) is advised
 
 
 def test_a_type_of_ours_that_is_misspelt_is_recognised_though_it_is_not_installed(
@@ -271,7 +315,7 @@ USELESS = [
     ("async def model_failed(self, ctx): ...", "acme-sinks 1.0: AcmeSink.model_failed is async"),
     (
         "def __init__(self): raise ValueError('no  such\\nhost')",
-        "acme-sinks 1.0 refused its options: ValueError: no su",
+        "acme-sinks 1.0 refused its options: ValueError: no such host",
     ),
     ("def __init__(self): raise SystemExit(1)", "acme-sinks 1.0 refused its options: SystemExit: 1"),
 ]
@@ -312,12 +356,6 @@ def test_a_ctrl_c_while_a_sink_is_made_is_not_its_fault(site: Path, choose: Choo
     acme(site, code)
     with pytest.raises(KeyboardInterrupt):
         choose("acme:")
-
-
-def test_an_error_of_mlxhub_that_a_constructor_raises_is_told_in_its_own_words(site: Path, choose: Choose) -> None:
-    body = "def __init__(self): raise HubError('host and socket exclude each other')"
-    acme(site, "from mlxhub_core import HubError\n" + sink_class(body))
-    assert problem(choose, "acme:") == "hub.yaml:3:3: sinks.acme: acme-sinks 1.0: host and socket exclude each other"
 
 
 # What users do wrong.
@@ -372,3 +410,146 @@ def test_to_select_a_sink_is_not_to_open_it(site: Path, choose: Choose) -> None:
     assert made.calls == 0
     made.open()
     assert made.calls == 1
+
+
+# What the hub can do without.
+
+NEEDLESS = [
+    ("nowhere: {%s}", "3:3", "no installed sink is called 'nowhere'"),
+    ("broken: {%s}", "3:3", "broken-sinks 1.0 cannot be imported: SystemExit: 3"),
+    ("acme: {port: x, %s}", "3:10", "must be a whole number"),
+    ("kafka: {%s}", "3:3", "is offered by a-sinks 1.0 and b-sinks 1.0"),
+]
+
+
+@pytest.mark.parametrize(("entry", "place", "words"), NEEDLESS, ids=["missing", "broken", "wrong", "ambiguous"])
+def test_a_sink_that_is_not_required_is_a_warning_and_the_others_are_on(
+    site: Path, select_from: SelectFrom, entry: str, place: str, words: str
+) -> None:
+    acme(site)
+    install(site, "broken-sinks", {"broken": "broken_sinks:Sink"}, "raise SystemExit(3)")
+    for package in ("a-sinks", "b-sinks"):
+        install(site, package, {"kafka": "acme_sinks:AcmeSink"}, None)
+    selection = select_from(entry % "delivery: {required: false}" + "\nacme/ok:")
+    assert [one.key for one in selection.sinks] == ["loguru", "acme/ok"]
+    (warning,) = selection.warnings
+    assert warning.where == f"hub.yaml:{place}"
+    assert words in warning.message
+    assert len(str(warning).splitlines()) == 1
+    assert words in problem(lambda text: [*select_from(text).sinks], entry % "delivery: {required: true}")
+
+
+def test_what_is_wrong_with_sinks_that_are_not_required_is_all_told_in_the_order_of_the_file(
+    site: Path, select_from: SelectFrom
+) -> None:
+    acme(site)
+    needless = "delivery: {required: false}"
+    selection = select_from(f"acme: {{prot: 1, port: x, host: 2, {needless}}}\nnowhere: {{{needless}}}")
+    places = [warning.path for warning in selection.warnings]
+    assert places == ["sinks.acme.prot", "sinks.acme.port", "sinks.acme.host", "sinks.nowhere"]
+
+
+def test_a_sink_that_is_required_stops_the_hub_whatever_is_wrong_with_one_that_is_not(
+    site: Path, choose: Choose
+) -> None:
+    line = problem(choose, "nowhere: {delivery: {required: false}}\nelsewhere:")
+    assert line.startswith("hub.yaml:4:3: sinks.elsewhere: ")
+
+
+# What a reload does to the sinks that run.
+
+CHANGEABLE = """
+    from __future__ import annotations
+    from dataclasses import dataclass
+    from mlxhub_core import Secret
+    @dataclass
+    class Login:
+        password: Secret | None = None
+    class AcmeSink:
+        def __init__(
+            self, *, host: str = "h", tags: dict = {}, flag: int | bool = 1, token: Secret | None = None,
+            logins: list[Login] = [],
+        ) -> None:
+            tags["more"] = "than it was given"
+        def model_failed(self, ctx): ...
+    """
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("acme: {host: x, flag: 2}", "# A comment.\nacme:\n  flag: 2\n  host: x"),
+        ("acme: {host: x}", "loguru: off\nacme/other:\nacme: {host: x}"),
+        ("acme: on", "acme: {delivery: {queue: 1024, required: true}}"),
+        ("acme: {tags: {a: 1, 2: b}}", "acme: {tags: {a: 1, 2: b}}"),
+        ("acme: {token: {file: token}}", "acme: {token: {file: token}}"),
+        ("acme: {token: {env: ACME_TOKEN}}", "acme: {token: {env: ACME_TOKEN}}"),
+    ],
+    ids=["written-otherwise", "moved", "defaults-spelt-out", "keys-of-all-sorts", "secret-in-a-file", "no-utf-8"],
+)
+def test_a_sink_for_which_nothing_has_changed_runs_on(
+    site: Path, select_from: SelectFrom, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    acme(site, CHANGEABLE)
+    (site.parent / "token").write_text("s3cr3t")
+    monkeypatch.setenv("ACME_TOKEN", os.fsdecode(b"\xff"))
+    running = select_from("loguru: off\n" + before).sinks
+    assert next(one for one in select_from(after, running).sinks if one.key == "acme") is running[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("{host: x}", "{host: y}"),
+        ("{host: x}", "{}"),
+        ("{flag: 1}", "{flag: true}"),
+        ("{tags: {a: 1}}", "{tags: {a: 1.0}}"),
+        ("{}", "{delivery: {queue: 5}}"),
+        ("{delivery: {only: [model_failed]}}", "{delivery: {only: [model_failed, model_ready]}}"),
+        ("{}", "{token: s3cr3t}"),
+        ("{token: {env: ACME_TOKEN}}", "{token: {file: token}}"),
+    ],
+    ids=str,
+)
+def test_a_sink_whose_options_or_delivery_have_changed_is_made_anew(
+    site: Path, select_from: SelectFrom, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    acme(site, CHANGEABLE)
+    (site.parent / "token").write_text("s3cr3t")
+    monkeypatch.setenv("ACME_TOKEN", "s3cr3t")
+    running = select_from(f"acme/x: {{}}\nacme: {before}").sinks
+    now = select_from(f"acme/x: {{}}\nacme: {after}", running).sinks
+    assert [one is other for one, other in zip(running, now, strict=True)] == [True, True, False]
+    assert now[2].sink is not running[2].sink
+
+
+@pytest.mark.parametrize("secret", ["{file: token}", "{env: ACME_TOKEN}"])
+@pytest.mark.parametrize("options", ["token: %s", "logins: [{}, {password: %s}]"], ids=["option", "deep-inside"])
+def test_a_sink_is_made_anew_when_a_secret_has_changed_where_it_is_kept(
+    site: Path, select_from: SelectFrom, monkeypatch: pytest.MonkeyPatch, options: str, secret: str
+) -> None:
+    acme(site, CHANGEABLE)
+
+    def select_when_it_is(text: str, running: Iterable[Selected] = ()) -> Selected:
+        (site.parent / "token").write_text(text + "\n")
+        monkeypatch.setenv("ACME_TOKEN", text)
+        (_, chosen) = select_from(f"acme: {{{options % secret}}}", running).sinks
+        assert text not in repr(chosen)
+        assert repr(chosen.digest) not in repr(chosen), "a short secret could be guessed from it"
+        return chosen
+
+    running = select_when_it_is("s3cr3t")
+    assert select_when_it_is("s3cr3t", [running]) is running
+    assert select_when_it_is("an0ther", [running]) is not running
+
+
+def test_a_sink_that_runs_and_now_is_wrong_is_told_and_goes_only_if_it_is_not_required(
+    site: Path, select_from: SelectFrom
+) -> None:
+    acme(site)
+    running = select_from("acme: {port: 1}").sinks
+    with pytest.raises(ConfigError, match=r"hub\.yaml:3:10: sinks\.acme\.port: must be a whole number"):
+        select_from("acme: {port: x}", running)
+    selection = select_from("acme: {port: x, delivery: {required: false}}", running)
+    assert selection.sinks == running[:1], "Loguru's"
+    assert [warning.path for warning in selection.warnings] == ["sinks.acme.port"]

@@ -17,11 +17,13 @@ from mlxhub_core.checking import STRICT, check
 from mlxhub_core.errors import ConfigError
 from mlxhub_core.restart import RestartRule
 from mlxhub_core.settings import (
+    DeliverySettings,
     GroupSettings,
     HealthSettings,
     HubSettings,
     MemorySettings,
     ModelSettings,
+    OnlySettings,
     RestartSettings,
     SinkSettings,
     load_settings,
@@ -44,6 +46,7 @@ Load = Callable[[str], HubSettings]
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Load a text as hub.yaml, with a home directory of its own."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLXHUB_NO_SINKS", raising=False)
 
     def load_text(text: str) -> HubSettings:
         path = tmp_path / "hub.yaml"
@@ -133,7 +136,9 @@ groups:
 sinks:
   loguru: off
   prometheus:
-  statsd/eu: {host: stats.eu.internal}
+  acme:statsd/eu:
+    host: stats.eu.internal
+    delivery: {queue: 9, when_full: drop_newest, only: {events: [model_failed], groups: [big]}, required: false}
 models:
   - name: Qwen3_4b-x
     model_path: mlx-community/Qwen3-4B-4bit
@@ -163,7 +168,19 @@ models:
     }
     assert settings.sinks == (
         SinkSettings("prometheus", "prometheus", keys=("sinks", "prometheus")),
-        SinkSettings("statsd/eu", "statsd", None, {"host": "stats.eu.internal"}, ("sinks", "statsd/eu")),
+        SinkSettings(
+            "acme:statsd/eu",
+            "statsd",
+            "acme",
+            {"host": "stats.eu.internal"},
+            DeliverySettings(
+                queue=9,
+                when_full="drop_newest",
+                only=OnlySettings(events=["model_failed"], groups=["big"]),
+                required=False,
+            ),
+            ("sinks", "acme:statsd/eu"),
+        ),
     )
     qwen, other = settings.models
     assert (qwen.name, qwen.group, qwen.port, qwen.default) == ("Qwen3_4b-x", "big", 30001, True)
@@ -1257,6 +1274,7 @@ def test_a_sink_is_on_unless_it_is_off_and_loguru_without_being_named(
         ("statsd/eu", ("statsd", None)),
         ("acme:statsd", ("statsd", "acme")),
         ("Acme.Sinks-2:stats_d2/EU_1-x", ("stats_d2", "Acme.Sinks-2")),
+        ("Acme.Stats-D", ("Acme.Stats-D", None)),
     ],
     ids=str,
 )
@@ -1271,11 +1289,11 @@ def test_a_sink_key_has_a_type_perhaps_an_instance_and_perhaps_a_distribution(
 
 
 @pytest.mark.parametrize(
-    "key", ["Statsd", "stats-d", "stats d", "statsd/", "statsd/a/b", "/eu", "a:b:c", "':statsd'", "''", "7x", "sinks.x"]
+    "key", ["stats d", "statsd/", "statsd/a/b", "statsd/e.u", "/eu", "a:b:c", "':statsd'", "'acme:'", "''", "7x", ".x"]
 )
 def test_a_sink_key_that_is_none_is_told(load: Load, key: str) -> None:
     line = problem(load, MODELS + f"sinks: {{{key}: on}}\n")
-    said = "must be a sink type in small letters, as statsd, or type/instance, as statsd/eu"
+    said = "must be a sink type, as statsd, or type/instance, as statsd/eu"
     assert line == ": ".join(["hub.yaml:2:9", f"sinks.{key.strip(chr(39))}", said])
 
 
@@ -1296,6 +1314,120 @@ def test_a_sink_is_a_mapping_or_on_or_off(load: Load, value: str) -> None:
 def test_sinks_are_a_mapping(load: Load, value: str, kind: str) -> None:
     line = problem(load, MODELS + f"sinks: {value}\n")
     assert line == f"hub.yaml:2:1: sinks: must be a mapping of keys to values, not {kind}"
+
+
+def test_a_sink_that_is_written_twice_is_told_with_the_line_of_the_first(load: Load) -> None:
+    line = problem(load, MODELS + "sinks:\n  statsd: {host: a}\n  statsd: {host: b}\n")
+    assert line == "hub.yaml:4:3: sinks.statsd: is written twice, first on line 3; keep one"
+
+
+def test_in_safe_mode_no_sink_is_on_and_no_mistake_in_one_is_in_the_way(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLXHUB_NO_SINKS", "1")
+    settings = load(MODELS + "sinks:\n  statsd: {delivery: {queue: 0, only: {models: [b]}}}\n  a b: 7\n  7: on\n")
+    assert settings.sinks == ()
+    said = "are all off, because MLXHUB_NO_SINKS is set in the environment"
+    assert [str(warning) for warning in settings.warnings] == [f"hub.yaml:2:1: sinks: {said}"]
+    assert load(MODELS).sinks == (), "not even Loguru's, which is on without being named"
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_safe_mode_is_off_while_its_variable_says_nothing(
+    load: Load, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("MLXHUB_NO_SINKS", value)
+    settings = load(MODELS + "sinks: {statsd: on}\n")
+    assert [sink.key for sink in settings.sinks] == ["loguru", "statsd"]
+    assert settings.warnings == ()
+
+
+# How events reach a sink.
+
+GROUPED = "models: [{name: a, model_path: x, group: chat}, {name: b, model_path: x}]\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("", DeliverySettings()),
+        ("{}", DeliverySettings(queue=1024, when_full="drop_oldest", only=OnlySettings(), required=True)),
+        ("{queue: , only: }", DeliverySettings()),
+        ("{only: {events: , models: }}", DeliverySettings()),
+        ("{queue: 1}", DeliverySettings(queue=1)),
+        ("{queue: 100000}", DeliverySettings(queue=100_000)),
+        ("{when_full: drop_newest}", DeliverySettings(when_full="drop_newest")),
+        ("{required: false}", DeliverySettings(required=False)),
+        ("{only: [model_failed]}", DeliverySettings(only=OnlySettings(events=["model_failed"]))),
+        ("{only: {events: [model_failed]}}", DeliverySettings(only=OnlySettings(events=["model_failed"]))),
+        (
+            "{only: {models: [b], groups: [chat]}}",
+            DeliverySettings(only=OnlySettings(models=["b"], groups=["chat"])),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_delivery_is_the_hubs_own_and_no_option_of_the_sink(load: Load, written: str, meant: DeliverySettings) -> None:
+    _, sink = load(GROUPED + f"sinks: {{statsd: {{host: h, delivery: {written}}}}}\n").sinks
+    assert sink.delivery == meant
+    assert sink.options == {"host": "h"}
+
+
+@pytest.mark.parametrize(
+    ("written", "column", "key", "message"),
+    [
+        ("[a]", 13, "", "must be a mapping of keys to values, not a list (known: queue, when_full, only, required)"),
+        ("off", 13, "", "must be a mapping of keys to values, not yes/no (known: queue, when_full, only, required)"),
+        ("{quue: 1}", 24, ".quue", "unknown key; did you mean 'queue'? (known: queue, when_full, only, required)"),
+        ("{queue: 1, queue: 2}", 34, ".queue", "is written twice, first on line 2; keep one"),
+        ("{queue: 0}", 24, ".queue", "must be at least 1"),
+        ("{queue: 100001}", 24, ".queue", "must be at most 100000"),
+        ("{queue: '5'}", 24, ".queue", "must be a whole number, not text; write it without quotes"),
+        (
+            "{when_full: drop_it}",
+            24,
+            ".when_full",
+            "must be 'drop_oldest' or 'drop_newest'; did you mean 'drop_oldest'?",
+        ),
+        ("{required: maybe}", 24, ".required", "must be true or false, not text"),
+        ("{only: all}", 24, ".only", "must be a mapping of keys to values, not text (known: events, models, groups)"),
+        ("{only: []}", 24, ".only", "must not be empty"),
+        ("{only: {models: []}}", 31, ".only.models", "must not be empty"),
+        ("{only: {groups: []}}", 31, ".only.groups", "must not be empty"),
+        (
+            "{only: {event: [a]}}",
+            31,
+            ".only.event",
+            "unknown key; did you mean 'events'? (known: events, models, groups)",
+        ),
+        ("{only: {models: [b, c]}}", 43, ".only.models[1]", "hub.yaml has no such model (known: a, b)"),
+        ("{only: {models: [c d]}}", 40, ".only.models[0]", "hub.yaml has no such model (known: a, b)"),
+        (
+            "{only: {groups: [chta]}}",
+            40,
+            ".only.groups[0]",
+            "hub.yaml has no such group; did you mean 'chat'? (known: chat)",
+        ),
+        ("{only: {groups: [1]}}", 40, ".only.groups[0]", "must be text, not a number; put it in quotes"),
+    ],
+    ids=lambda value: value if str(value).startswith(("{", "[", "off")) else "",
+)
+def test_what_is_wrong_with_a_delivery_is_told_once_at_its_own_place(
+    load: Load, written: str, column: int, key: str, message: str
+) -> None:
+    line = problem(load, GROUPED + f"sinks: {{s: {{delivery: {written}}}}}\n")
+    assert line == f"hub.yaml:2:{column}: sinks.s.delivery{key}: {message}"
+
+
+@pytest.mark.parametrize("only", ["[model_ready, modl_failed]", "{events: [modl_failed]}"])
+def test_an_event_that_there_is_not_comes_with_the_nearest_and_with_all_that_there_are(load: Load, only: str) -> None:
+    line = problem(load, MODELS + f"sinks: {{s: {{delivery: {{only: {only}}}}}}}\n")
+    assert ": no event is called 'modl_failed'; did you mean 'model_failed'? (known: hub_started, " in line
+
+
+def test_a_sink_may_ask_for_a_group_that_has_no_models_yet(load: Load) -> None:
+    settings = load(MODELS + "groups: [{name: later}]\nsinks: {s: {delivery: {only: {groups: [later]}}}}\n")
+    assert settings.sinks[1].delivery.only.groups == ["later"]
 
 
 # Keys that are no text.
@@ -1427,6 +1559,10 @@ def test_what_is_right_is_given_back() -> None:
         f"sinks: [{SECRET}]",
         f"sinks: {{statsd: {SECRET}}}",
         f"sinks: {{statsd: [{SECRET}]}}",
+        f"sinks: {{statsd: {{delivery: {SECRET}}}}}",
+        f"sinks: {{statsd: {{delivery: {{when_full: {SECRET}}}}}}}",
+        f"sinks: {{statsd: {{delivery: {{only: {SECRET}}}}}}}",
+        f"sinks: {{statsd: {{delivery: {{only: {{models: [{SECRET}]}}}}}}}}",
         f"unknown: {SECRET}",
         f"on: {SECRET}",
         f"? [{SECRET}]\n: 1",
@@ -1631,6 +1767,10 @@ def test_any_value_under_any_key_is_loaded_or_told_with_that_key(tmp_path: Path)
         for key in GroupSettings.model_fields:
             told(MODELS + f"groups: [{{{'name: g, ' * (key != 'name')}{key}: {value}}}]\n", key)
         told(MODELS + f"sinks: {{statsd: {value}}}\n", "statsd")
+        for key in DeliverySettings.model_fields:
+            told(MODELS + f"sinks: {{statsd: {{delivery: {{{key}: {value}}}}}}}\n", f"statsd.delivery.{key}")
+        for key in OnlySettings.model_fields:
+            told(MODELS + f"sinks: {{statsd: {{delivery: {{only: {{{key}: {value}}}}}}}}}\n", f"only.{key}")
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "not-utf-8"])

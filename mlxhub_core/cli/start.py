@@ -66,8 +66,8 @@ def _read(config: Path) -> HubSettings:
 @contextmanager
 def _control_of(hub: HubManager) -> Iterator[None]:
     """Let commands ask the hub meanwhile. It runs without that, too, but not beside another for the same hub.yaml."""
-    from mlxhub_core.control.place import place_of
     from mlxhub_core.control.server import ControlServer
+    from mlxhub_core.place import place_of
 
     with ExitStack() as stack:
         try:

@@ -9,8 +9,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from mlxhub_core.control.place import check_private, place_of
 from mlxhub_core.errors import HubError, HubNotRunningError
+from mlxhub_core.place import check_private, place_of
 
 TIMEOUT = 5.0
 """Seconds without a word after which a hub is taken to hang: it answers from snapshots, at once."""

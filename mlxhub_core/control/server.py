@@ -1,4 +1,4 @@
-"""The control socket while a hub runs: who may start it, the socket itself, and the thread that answers."""
+"""The control socket while a hub runs: the socket itself, and the thread that answers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from starlette.applications import Starlette
 from uvicorn import Config, Server
 
 from mlxhub_core.control.app import Hub, make_app
-from mlxhub_core.control.place import Place, held, make_private
 from mlxhub_core.errors import HubError
+from mlxhub_core.place import Place
 
 START_SECONDS = 10.0
 """Seconds in which the thread must accept."""
@@ -43,19 +43,18 @@ class ControlServer:
     def start(self) -> None:
         """Open the socket; returns when it accepts.
 
+        The hub must hold its place.
+
         Raises:
-            HubStateError: another hub runs for this hub.yaml.
             HubError: there can be no socket.
         """
-        make_private(self._place.directory)
         with ExitStack() as stack:
-            stack.enter_context(held(self._place))
             listener = stack.enter_context(_listening(self._place.socket))
             stack.enter_context(_answering(make_app(self._hub), listener))
             self._held = stack.pop_all()
 
     def close(self) -> None:
-        """Answer no more, remove the socket and let another hub start. Does nothing if it is not open."""
+        """Answer no more, and remove the socket. Does nothing if it is not open."""
         self._held.close()
 
 

@@ -11,6 +11,7 @@ from mlxhub_core.settings.schema import (
     ModelSettings,
     OnlySettings,
     RestartSettings,
+    RotationSettings,
     SinkSettings,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "ModelSettings",
     "OnlySettings",
     "RestartSettings",
+    "RotationSettings",
     "SinkSettings",
     "file_schema",
     "load_settings",

@@ -141,6 +141,8 @@ def _pattern(regex: re.Pattern[str], **more: Any) -> WithJsonSchema:
 Level = Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"]
 
 Slug = Annotated[str, AfterValidator(_slug), _pattern(_SLUG, maxLength=MAX_NAME)]
+NameElsewhere = Annotated[str, _pattern(_SLUG, maxLength=MAX_NAME)]
+"""A name that stands elsewhere in the file. That it does is checked, so its letters need not be."""
 Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, AfterValidator(_host), _pattern(_HOST)]

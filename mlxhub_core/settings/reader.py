@@ -71,6 +71,12 @@ class _Reader:
             what = "is empty" if raw is None else "must be a mapping of keys to values"
             raise ConfigError([self._source.problem((), f"{what}; `mlxhub demo` writes one to start from")])
         raw = self._written((), raw, seed_keys.HUB_KEYS)
+        if _without_sinks():
+            self._warn(("sinks",), f"are all off, because {NO_SINKS} is set in the environment")
+            # What stands there is not looked at: a mistake in it must not be in the way either.
+            raw["sinks"] = {"loguru": False}
+        if isinstance(raw.get("log_rotation"), dict):
+            raw["log_rotation"] = self._written(("log_rotation",), raw["log_rotation"], {})
         top = self._checked(HubFile, (), raw)
         models = [self._model(index, entry) for index, entry in crosscheck.entries(raw, "models")]
         groups = [self._checked(GroupSettings, ("groups", i), entry) for i, entry in crosscheck.entries(raw, "groups")]
@@ -82,6 +88,7 @@ class _Reader:
         return HubSettings(
             path=self._path,
             log_path=resolve(self._path.parent, top.log_path),
+            log_rotation=top.log_rotation,
             log_level=top.log_level,
             host=top.host,
             model_starting_port=top.model_starting_port,
@@ -95,6 +102,9 @@ class _Reader:
     def _blame(self, base: Keys, findings: Iterator[Finding] | list[Finding]) -> None:
         self._problems += [self._source.problem((*base, *finding.keys), finding.message) for finding in findings]
 
+    def _warn(self, keys: Keys, message: str) -> None:
+        self._warnings.append(self._source.problem(keys, message))
+
     def _checked(self, model: type[M], keys: Keys, raw: Any) -> M | None:
         value, findings = check(model, raw)
         self._blame(keys, findings)
@@ -104,7 +114,7 @@ class _Reader:
         """The keys that say something: without those with nothing after them, and without the seed's own."""
         for key in raw:
             if key in foreign:
-                self._warnings.append(self._source.problem((*base, key), f"is not used; {foreign[key]}"))
+                self._warn((*base, key), f"is not used; {foreign[key]}")
         return {key: value for key, value in raw.items() if value is not None and key not in foreign}
 
     def _model(self, index: int, raw: Any) -> ModelSettings | None:
@@ -119,10 +129,6 @@ class _Reader:
 
     def _sinks(self, raw: Any) -> Iterator[SinkSettings]:
         entries = raw if isinstance(raw, dict) else {}
-        if _without_sinks():
-            message = f"are all off, because {NO_SINKS} is set in the environment"
-            self._warnings.append(self._source.problem(("sinks",), message))
-            return
         matches = {key: _SINK_KEY.fullmatch(str(key)) for key in entries}
         # An instance beside it, as `loguru/x`, leaves it on.
         if not any(match and match["type"] == "loguru" and not match["instance"] for match in matches.values()):
@@ -152,12 +158,13 @@ class _Reader:
             return DeliverySettings()
         if isinstance(raw, dict):
             raw = self._written((*keys, "delivery"), raw, {})
+            if isinstance(raw.get("only"), dict):
+                raw["only"] = self._written((*keys, "delivery", "only"), raw["only"], {})
         return self._checked(DeliverySettings, (*keys, "delivery"), raw) or DeliverySettings()
 
     def _warn_if_exposed(self, top: HubFile) -> None:
         if not _is_loopback(top.host):
-            message = "lets others on the network use the models, which ask for no password"
-            self._warnings.append(self._source.problem(("host",), message))
+            self._warn(("host",), "lets others on the network use the models, which ask for no password")
 
 
 def _without_sinks() -> bool:

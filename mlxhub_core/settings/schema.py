@@ -23,6 +23,7 @@ from mlxhub_core.settings.kinds import (
     HookName,
     Host,
     LogLevel,
+    NameElsewhere,
     NoneForOff,
     Port,
     RestartPolicy,
@@ -43,7 +44,22 @@ DEFAULT_STARTING_PORT = 27850
 """Below every ephemeral range (Linux starts at 32768, macOS at 49152): probing a port on which nobody listens yet must
 not connect to itself, as a client's own port could be that one."""
 
+MIN_LOG_BYTES = 65_536
+"""A log that is rotated more often would be all rotation."""
+
 _RULE = RestartRule()
+
+
+class RotationSettings(BaseModel):
+    """When a model's log is rotated, and what becomes of the rotated ones."""
+
+    model_config = STRICT
+
+    max_bytes: Annotated[Size, Field(ge=MIN_LOG_BYTES, description="its length when it is rotated, as 50MB")] = (
+        50_000_000
+    )
+    backups: Annotated[int, Field(ge=1, le=1000, description="how many rotated logs of each model are kept")] = 5
+    compress: Annotated[bool, Field(description="whether they are compressed")] = True
 
 
 class GroupSettings(BaseModel):
@@ -167,9 +183,11 @@ class OnlySettings(BaseModel):
     model_config = STRICT
 
     events: Annotated[list[HookName], Field(min_length=1, description="the events it gets; default: all")] = []
-    models: Annotated[list[Slug], Field(min_length=1, description="of these models, or of `groups`; default: all")] = []
+    models: Annotated[
+        list[NameElsewhere], Field(min_length=1, description="of these models, or of `groups`; default: all")
+    ] = []
     groups: Annotated[
-        list[Slug], Field(min_length=1, description="of models of these groups, or of `models`; default: all")
+        list[NameElsewhere], Field(min_length=1, description="of models of these groups, or of `models`; default: all")
     ] = []
 
 
@@ -196,6 +214,11 @@ class HubFile(BaseModel):
     log_path: Annotated[ExpandablePath, Field(validate_default=True, description="directory of the models' logs")] = (
         DEFAULT_LOG_PATH
     )
+    log_rotation: Annotated[
+        RotationSettings | None,
+        *NoneForOff,
+        Field(description="when their logs are rotated; off: only when somebody asks for it"),
+    ] = RotationSettings()
     log_level: Annotated[LogLevel, Field(description="of the hub's own messages")] = "INFO"
     host: Annotated[Host, Field(description="the address all models listen on")] = DEFAULT_HOST
     model_starting_port: Annotated[
@@ -234,6 +257,7 @@ class HubSettings:
     Attributes:
         path: the file, absolute.
         log_path: the directory of the logs, `~` expanded, absolute.
+        log_rotation: of the logs; None: only on request.
         log_level: of the hub's own messages, in Loguru's words.
         host: the address that models are told to listen on.
         model_starting_port: where the search for free ports begins.
@@ -246,6 +270,7 @@ class HubSettings:
 
     path: Path
     log_path: Path
+    log_rotation: RotationSettings | None
     log_level: str
     host: str
     model_starting_port: int

@@ -6,7 +6,7 @@ stopping or has just ended. What another model or program has and keeps is refus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from mlxhub_core.errors import GroupFullError, LaunchError, MemoryShortError, in_gigabytes, listed
 from mlxhub_core.ports import PortBook
@@ -91,13 +91,19 @@ class Admission:
         self._machine = machine
         self._clock = clock
         self._ports: PortBook | None = None
+        self._expected: dict[str, int] = {}
         self._waiting: dict[str, tuple[float, float]] = {}
         self._notes: dict[str, str] = {}
         self._places: dict[str, int] = {}
 
+    def expect(self, ports: Mapping[str, int]) -> None:
+        """Have these models, by name, keep the ports that they have already. Before any other book is made."""
+        self._expected = dict(ports)
+
     def book_for(self, settings: HubSettings) -> PortBook:
         """The ports that the models would have. Raises HubError, and changes nothing."""
-        book = PortBook(settings.host, settings.model_starting_port, self._ports)
+        before = self._ports.ports if self._ports else self._expected
+        book = PortBook(settings.host, settings.model_starting_port, before)
         book.assign(settings.models)
         return book
 

@@ -76,6 +76,8 @@ def failure(outcome: Exit, *, time: float, uptime: float, trouble: Trouble | Non
 
 
 def _unasked(outcome: Exit, memory: Shortage) -> tuple[Reason, str | None]:
+    if outcome.code is None:
+        return Reason.UNSUPERVISED, "its keeper was killed, so that nobody saw how it ended"
     for line in map(_plain, reversed(outcome.tail[-LAST_WORDS:])):
         if _OUT_OF_MEMORY.search(line) and outcome.code not in _CODES_OF_PEOPLE:
             return Reason.SUSPECTED_OOM, line
@@ -93,9 +95,9 @@ def _plain(line: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
-def signal_name(code: int) -> str | None:
+def signal_name(code: int | None) -> str | None:
     """The name of the signal that a negative exit code stands for."""
-    if code >= 0:
+    if code is None or code >= 0:
         return None
     try:
         return signal.Signals(-code).name

@@ -55,8 +55,15 @@ class Supervisor:
         """Stop a model if it runs and start it; returns when the new process runs. Raises HubError."""
         self._ask(lambda reply: say.Restart(name, reply))
 
+    def rotate_log(self, name: str) -> None:
+        """Rotate the log of a model; returns when that is done. Raises HubError."""
+        self._ask(lambda reply: say.RotateLog(name, reply))
+
     def reserve_ports(self, settings: HubSettings) -> None:
-        """Find a port for each model of `settings`, and start or stop none. Raises HubError and changes nothing."""
+        """Find a port for each model of `settings`, and start or stop none. Raises HubError and changes nothing.
+
+        The first time it also finds what a former hub has left running, which keeps its ports.
+        """
         self._ask(lambda reply: say.Reserve(settings, reply))
 
     def plan(self, settings: HubSettings) -> Plan:
@@ -67,9 +74,12 @@ class Supervisor:
         """Make the models be as `settings` say; returns when that is done. Raises HubError and changes nothing."""
         return self._ask(lambda reply: say.Apply(settings, reply))
 
-    def shutdown(self) -> None:
-        """Stop every model and refuse everything from now on; returns when all have ended."""
-        self._ask(lambda reply: say.Shutdown(reply))
+    def shutdown(self, *, keep_models: bool = False) -> None:
+        """Stop every model and refuse everything from now on; returns when all have ended.
+
+        With `keep_models` they run on instead, for the next hub.
+        """
+        self._ask(lambda reply: say.Shutdown(reply, keep_models))
 
     def kill(self) -> None:
         """End those that are stopping at once, and give no model a grace any more. Returns at once."""

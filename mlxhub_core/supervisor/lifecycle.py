@@ -7,15 +7,17 @@ the model meanwhile.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlxhub_core import logs
 from mlxhub_core.actor import Timer
 from mlxhub_core.errors import HubError, IllegalMoveError, LaunchError, ModelError
 from mlxhub_core.events import TROUBLES, Failure, HubModelContext, Reason
 from mlxhub_core.probes import ProbeResult
-from mlxhub_core.process import Exit
-from mlxhub_core.settings import HealthSettings, ModelSettings
+from mlxhub_core.process import Exit, Survivor
+from mlxhub_core.settings import HealthSettings, ModelSettings, RotationSettings
 from mlxhub_core.states import MOVES, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor.endings import Shortage, Trouble
@@ -23,7 +25,7 @@ from mlxhub_core.supervisor.health import Verdict
 from mlxhub_core.supervisor.messages import Reply, RestartDue
 from mlxhub_core.supervisor.run import Run
 from mlxhub_core.supervisor.series import Series
-from mlxhub_core.supervisor.world import Surroundings
+from mlxhub_core.supervisor.world import Started, Surroundings
 
 RUNNING = frozenset({ModelState.STARTING, ModelState.READY, ModelState.UNHEALTHY})
 """The states in which a model has a process that was not asked to end."""
@@ -56,6 +58,7 @@ class Lifecycle:
         self._series = Series()
         self._restarts = 0
         self._exit_code: int | None = None
+        self._log_lost = 0
         self._started_at: float | None = None
         self._ready_at: float | None = None
         self._stopped_at: float | None = None
@@ -107,6 +110,7 @@ class Lifecycle:
             stopped_at=self._stopped_at,
             restarts=self._restarts,
             reason=self._obstacle or self._reason,
+            log_lost_bytes=self._log_lost,
             first_failure=self._series.first,
             last_failure=self._series.last,
         )
@@ -123,6 +127,42 @@ class Lifecycle:
             self._cancel_restart()
             self._move(ModelState.FAILED, self._reason)
             self._announce_gave_up(self.ctx, None, Reason.RELOAD)
+
+    def adopt(self, survivor: Survivor, started: Started, restarts: int) -> None:
+        """Go on with a process of a former hub, from where it is now. It must have none."""
+        self._move(ModelState.STARTING, None)
+        self._run = run = Run(survivor.run_id, self.ctx, started, self._world, self._then(survivor.started_at))
+        self._started_at, self._restarts = survivor.started_at, restarts
+        if survivor.asked is not None:
+            run.stop_reason = Reason(survivor.asked)
+            run.trouble = Trouble(run.stop_reason, "the former hub ended it for that")
+            self._move(ModelState.STOPPING, survivor.asked)
+        if survivor.exit is not None:
+            self.on_exit(run.id, survivor.exit)
+            return
+        if (ready_at := survivor.note.get("ready_at")) is not None:
+            self._ready_at, run.watch.ready_since = ready_at, self._then(ready_at)
+        self._announce(run, "model_adopted", None, pid=started.process.pid)
+        if survivor.asked is None:
+            self._begin(run)
+
+    def release(self) -> None:
+        """Leave its process, if it has one, to the next hub, and do nothing more."""
+        self._cancel_restart()
+        if self._run:
+            self._run.started.process.release()
+
+    def rotate_log(self, rotation: RotationSettings | None, done: Callable[[str | None], None]) -> None:
+        """Rotate its log now; `done` is called with what was in the way, or None, on any thread."""
+        if self._run:
+            self._run.started.process.rotate(done)
+        else:
+            done(logs.rotate(Path(self.log_path), (rotation or RotationSettings()).backups))
+
+    def set_rotation(self, rotation: RotationSettings | None) -> None:
+        """Have its log rotated by these rules."""
+        if self._run:
+            self._run.started.process.set_rotation(rotation)
 
     def start(self, reason: Reason, replies: list[Reply]) -> None:
         """Run, unless it does. It must not be stopping. `replies` are answered when it runs, or cannot be started."""
@@ -181,8 +221,8 @@ class Lifecycle:
             return
         self._run = None
         self.last_memory = run.watch.vitals.memory_bytes if run.watch.vitals else 0
-        self._exit_code = outcome.code
-        self._stopped_at = self._world.wall()
+        self._exit_code, self._log_lost = outcome.code, outcome.lost_bytes
+        self._stopped_at = self._world.wall() if outcome.at is None else outcome.at
         memory = self._world.ended(run)
         if run.stop_reason in TROUBLES or (run.stop_reason is None and outcome.code != 0):
             self._on_failure(run, outcome, memory)
@@ -190,6 +230,17 @@ class Lifecycle:
             self._on_clean_exit(run, outcome)
         else:
             self._on_wanted_exit(run, outcome)
+
+    def on_log_failing(self, run_id: str, reason: str) -> None:
+        """What its process writes is lost."""
+        if run := self._live(run_id):
+            self._announce(run, "model_log_failing", None, reason, reason=reason)
+
+    def on_log_recovered(self, run_id: str, lost_bytes: int) -> None:
+        """What its process writes is in the log again."""
+        if run := self._live(run_id):
+            self._log_lost = lost_bytes
+            self._announce(run, "model_log_recovered", None, lost_bytes=lost_bytes)
 
     def on_startup_due(self, run_id: str) -> None:
         """Its `startup_timeout` is over."""
@@ -251,18 +302,27 @@ class Lifecycle:
         run_id = uuid.uuid4().hex
         self._move(ModelState.STARTING, reason)
         try:
-            started = self._world.launch(self.settings, run_id)
+            started = self._world.launch(self.settings, run_id, self._restarts)
         except Exception as error:  # noqa: BLE001  # whatever it was, the model has no process now and must not seem to
             self._world.answer(replies, self._on_launch_failure(run_id, reason, error))
             return
         self._run = run = Run(run_id, self.ctx, started, self._world, self._world.clock())
+        self._log_lost = 0
         self._started_at, self._ready_at, self._stopped_at = self._world.wall(), None, None
         self._announce(run, "model_started", reason, started.note, pid=started.process.pid)
         self._world.answer(replies)
-        if started.probe is None or self.settings.health is None:
+        self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        """Begin to ask it how it is; who cannot be asked is well."""
+        if run.started.probe is None or self.settings.health is None:
             self._on_ok(run)
         else:
             run.begin(self.settings.health)
+
+    def _then(self, wall: float) -> float:
+        """A moment in seconds since the epoch, on the hub's clock."""
+        return self._world.clock() - (self._world.wall() - wall)
 
     def _on_launch_failure(self, run_id: str, reason: Reason, error: Exception) -> HubError:
         if not isinstance(error, ModelError):
@@ -283,12 +343,15 @@ class Lifecycle:
     def _on_ok(self, run: Run) -> None:
         now, sick_since = self._world.clock(), run.watch.unhealthy_since
         verdict = run.watch.well(now)
-        if verdict is Verdict.NOTHING:
+        if verdict is Verdict.NOTHING and self._state is not ModelState.STARTING:
             return
         run.trouble = None
         self._move(ModelState.READY, None)
+        if verdict is Verdict.NOTHING:
+            return  # It was ready before this hub adopted it.
         if verdict is Verdict.READY:
             self._ready_at = self._world.wall()
+            run.started.process.note({"ready_at": self._ready_at})
             self._announce(run, "model_ready", None, startup_seconds=run.uptime)
         else:
             off = None if self.settings.health else "health is off now: nobody asks it any more"
@@ -317,7 +380,7 @@ class Lifecycle:
         assert self._run is not None
         self._move(ModelState.STOPPING, reason)
         self._run.stop_reason = reason
-        self._run.started.process.stop(self.settings.stop_timeout if self._world.patient else 0.0)
+        self._run.started.process.stop(self.settings.stop_timeout if self._world.patient else 0.0, reason)
 
     def _rest(self, reason: Reason) -> None:
         """Be stopped, having no process."""
@@ -343,7 +406,8 @@ class Lifecycle:
 
     def _on_failure(self, run: Run, outcome: Exit, memory: Shortage) -> None:
         trouble = run.trouble if run.stop_reason in TROUBLES else None
-        failure = endings.failure(outcome, time=self._world.wall(), uptime=run.uptime, trouble=trouble, memory=memory)
+        time, uptime = self._stopped_at or self._world.wall(), self._uptime(run)
+        failure = endings.failure(outcome, time=time, uptime=uptime, trouble=trouble, memory=memory)
         self._fail(run.ctx, run.id, failure, again=True, run=run, forced=outcome.forced)
 
     def _fail(
@@ -353,7 +417,7 @@ class Lifecycle:
         delay = self._next_delay(run) if again else None
         first = self._series.add(failure)
         self._move(ModelState.FAILED if delay is None else ModelState.BACKOFF, failure.detail or failure.reason)
-        about = {**_envelope(failure), **more, "run_id": run_id, "restart_in": delay, "first_failure": first}
+        about = {**_envelope(failure), **_end_of(run_id), **more, "restart_in": delay, "first_failure": first}
         self._world.announce("model_failed", about, ctx=ctx, exit_code=failure.exit_code)
         self._announce_restart(ctx, run_id, again, delay)
 
@@ -385,14 +449,20 @@ class Lifecycle:
 
     def _announce_stop(self, run: Run, reason: Reason | None, outcome: Exit, **more: Any) -> None:
         about = {
-            "run_id": run.id,
+            **_end_of(run.id),
+            "time": self._stopped_at,
             "reason": reason,
-            "uptime_seconds": run.uptime,
+            "uptime_seconds": self._uptime(run),
             "signal": endings.signal_name(outcome.code),
             "forced": outcome.forced,
             "log_tail": outcome.tail,
         }
         self._world.announce("model_stopped", {**about, **more}, ctx=run.ctx, exit_code=outcome.code)
+
+    def _uptime(self, run: Run) -> float:
+        """Seconds that a process ran which has ended."""
+        assert self._stopped_at is not None
+        return max(0.0, run.uptime - (self._world.wall() - self._stopped_at))
 
     def _cancel_restart(self) -> None:
         self.due = False
@@ -408,12 +478,18 @@ def _late(run: Run, health: HealthSettings) -> Trouble:
 def _envelope(failure: Failure) -> dict[str, Any]:
     """The fields of an event that tell of a failure."""
     return {
+        "time": failure.time,
         "reason": failure.reason,
         "detail": failure.detail,
-        "uptime_seconds": failure.uptime_seconds if failure.exit_code is not None else None,
+        "uptime_seconds": failure.uptime_seconds if failure.reason is not Reason.SPAWN_ERROR else None,
         "signal": failure.signal,
         "log_tail": failure.log_tail,
     }
+
+
+def _end_of(run_id: str) -> dict[str, Any]:
+    """What the event that ends a run always has. The next hub, should it tell the same end again, gives it the same id."""
+    return {"run_id": run_id, "id": str(uuid.uuid5(uuid.UUID(run_id), "end"))}
 
 
 def _said(error: Exception) -> str:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from mlxhub_core import logs
@@ -16,12 +17,13 @@ from mlxhub_core.events import HubEvent, Reason
 from mlxhub_core.launch import prepare
 from mlxhub_core.ports import PortBook
 from mlxhub_core.probes import ProbeFactory, ServerProbe, Target
-from mlxhub_core.process import ProcessFactory, spawn
+from mlxhub_core.process import Exit, Order, Process, ProcessFactory, Survivor
 from mlxhub_core.settings import HubSettings, ModelSettings
 from mlxhub_core.states import ALIVE, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor import messages as say
 from mlxhub_core.supervisor.admission import MEMORY_POLL, Admission
+from mlxhub_core.supervisor.legacy import Record, essence, stand_in
 from mlxhub_core.supervisor.lifecycle import RUNNING, Lifecycle
 from mlxhub_core.supervisor.plan import Plan, ReloadResult, make_plan
 from mlxhub_core.supervisor.run import Run
@@ -30,6 +32,9 @@ from mlxhub_core.vitals import Machine, ThisMachine
 
 T = TypeVar("T")
 
+TOLD = 1.0
+"""Seconds after which every sink that can hear of the end of a process has; until then the next hub would tell it."""
+
 
 class Loop:
     """Owns all models' state, and decides. Others tell its `actor` what has happened and what they want.
@@ -37,7 +42,7 @@ class Loop:
     Args:
         publish: gets each event: the name of its hook and the hook's arguments. Must return at once and not raise.
         failed: gets exceptions that are bugs of ours; the loop goes on.
-        process_factory: starts processes.
+        process_factory: starts processes, and finds those of a former hub.
         probe_factory: makes what asks models whether they can answer.
         machine: tells how much memory is available.
         clock: seconds that only grow.
@@ -50,7 +55,7 @@ class Loop:
         publish: Callable[[str, dict[str, Any]], None],
         failed: Callable[[BaseException], None],
         *,
-        process_factory: ProcessFactory = spawn,
+        process_factory: ProcessFactory,
         probe_factory: ProbeFactory = ServerProbe,
         machine: Machine | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -64,13 +69,15 @@ class Loop:
         self.jitter = jitter
         self.after: Callable[[float, say.Message], Timer] = self.actor.after
         self._publish = publish
-        self._spawn = process_factory
+        self._processes = process_factory
+        self._survivors: list[Survivor] | None = None
         self._make_probe = probe_factory
         self._machine = machine or ThisMachine()
         self._admission = Admission(self._machine, clock)
         self._settings: HubSettings | None = None
         self._models: dict[str, Lifecycle] = {}
         self._waiting: dict[str, tuple[Reason, list[say.Reply]]] = {}
+        self._inherited: dict[str, Record] = {}
         self._closing = False
         self._looking_again = False
         self._seq = 0
@@ -110,12 +117,17 @@ class Loop:
             case say.Preview(settings, plan_reply):
                 self._refuse_if_closing()
                 self.answer([plan_reply], result=self._plan(settings, self._admission.book_for(settings)))
+            case say.RotateLog(name, reply):
+                self._rotate_log(self._model(name), reply)
             case say.Reserve(settings, reply):
                 self._refuse_if_closing()
+                self._find_survivors()
                 self._admission.adopt(self._admission.book_for(settings))
                 self.answer([reply])
-            case say.Shutdown(reply):
-                self._shut_down(reply)
+            case say.Shutdown(reply, keep_models):
+                self._shut_down(reply, keep_models)
+            case say.Told(run_id):
+                self._processes.forget(run_id)
             case say.Kill():
                 # From now on, too: the wish may come before the stop that it is about.
                 self.patient = False
@@ -134,6 +146,11 @@ class Loop:
                 return
             case say.Exited(_, run_id, outcome):
                 model.on_exit(run_id, outcome)
+                self.after(TOLD, say.Told(run_id))
+            case say.LogFailing(_, run_id, reason):
+                model.on_log_failing(run_id, reason)
+            case say.LogRecovered(_, run_id, lost_bytes):
+                model.on_log_recovered(run_id, lost_bytes)
             case say.ProbeDue(_, run_id):
                 model.on_probe_due(run_id)
             case say.Probed(_, run_id, result):
@@ -241,10 +258,26 @@ class Loop:
         if self._closing:
             raise HubStateError("the hub is shutting down; start it again first")
 
-    def _shut_down(self, reply: say.Reply) -> None:
+    def _rotate_log(self, model: Lifecycle, reply: say.Reply) -> None:
+        def done(why: str | None) -> None:
+            error = ModelError(model.name, f"its log cannot be rotated: {why}; look at {model.log_path}")
+            reply.set_result(None) if why is None else reply.set_exception(error)
+
+        assert self._settings is not None
+        model.rotate_log(self._settings.log_rotation, done)
+
+    def _shut_down(self, reply: say.Reply, keep_models: bool) -> None:
         if not self._closing:
             self._closing = True
             self.announce("hub_stopping", {"reason": Reason.HUB_SHUTDOWN})
+        if keep_models:
+            for _, replies in self._waiting.values():
+                self.answer(replies, HubStateError("the hub is shutting down"))
+            self._waiting.clear()
+            for model in self._models.values():
+                model.release()
+            self.answer([reply])
+            return
         stops = {name: say.Reply() for name in self._models}
         for name, stopped in stops.items():
             self._stop(self._models[name], Reason.HUB_SHUTDOWN, stopped)
@@ -255,10 +288,15 @@ class Loop:
     def _apply(self, settings: HubSettings, reply: Future[ReloadResult]) -> None:
         self._refuse_if_closing()
         first = self._settings is None
+        if first:
+            self._adopt(settings)
         book = self._admission.book_for(settings)
         plan = self._plan(settings, book)
         self._admission.adopt(book)
         self._admission.limit(settings)
+        if first or self._settings is None or settings.log_rotation != self._settings.log_rotation:
+            for model in self._models.values():
+                model.set_rotation(settings.log_rotation)
         self._settings = settings
         self._take_over(settings)
         reason = Reason.HUB_START if first else Reason.RELOAD
@@ -278,7 +316,44 @@ class Loop:
     def _plan(self, settings: HubSettings, book: PortBook) -> Plan:
         states = {name: model.state for name, model in self._models.items() if not model.retired}
         rehoused = {m.name for m in self._models.values() if m.port not in (None, book.port_of(m.name))}
-        return make_plan(states, self._settings, settings, rehoused)
+        return make_plan(states, self._settings, settings, rehoused, self._still_as_they_were(settings))
+
+    # What a former hub has left running.
+
+    def _find_survivors(self) -> None:
+        """Look for them, once; they keep their ports."""
+        if self._survivors is None:
+            self._survivors = list(self._processes.survivors())
+            records = {survivor.model: Record.read(survivor.record) for survivor in self._survivors}
+            self._admission.expect({name: record.port for name, record in records.items() if record.port is not None})
+
+    def _adopt(self, settings: HubSettings) -> None:
+        """Make them this hub's. Those that hub.yaml no longer has are stopped like any that it loses."""
+        entries = {model.name: model for model in settings.models}
+        survivors, self._survivors = self._survivors or [], []
+        # Of two processes of one model, a former hub was about to replace one that has ended, or nearly so.
+        for survivor in sorted(survivors, key=lambda survivor: survivor.started_at):
+            record = Record.read(survivor.record)
+            self._inherited[survivor.model] = record
+            entry = entries.get(survivor.model) or stand_in(survivor.model, record)
+            model = self._models.get(survivor.model) or Lifecycle(entry, str(survivor.log), self)
+            self._models[survivor.model] = model
+            listener = _Listener(self._tell, survivor.model, survivor.run_id)
+            started = self._started(survivor.attach(listener), record, survivor.log, survivor.log_begin)
+            model.adopt(survivor, started, record.restarts)
+            if survivor.exit is not None:
+                self.after(TOLD, say.Told(survivor.run_id))
+
+    def _still_as_they_were(self, settings: HubSettings) -> dict[str, bool]:
+        """For the first plan: the models whose processes go on, or are about to be started again."""
+        if self._settings is not None:
+            return {}
+        going = {*RUNNING, ModelState.BACKOFF}
+        return {
+            model.name: self._inherited[model.name].essence == essence(settings, model)
+            for model in settings.models
+            if model.name in self._models and self._models[model.name].state in going
+        }
 
     def _take_over(self, settings: HubSettings) -> None:
         """Have a lifecycle with the new settings for each model, in the order of the file."""
@@ -326,18 +401,24 @@ class Loop:
 
     # What a lifecycle needs of the loop: see `world.Surroundings`.
 
-    def launch(self, model: ModelSettings, run_id: str) -> Started:
+    def launch(self, model: ModelSettings, run_id: str, restarts: int) -> Started:
         """Start a model's process. Raises HubError or OSError."""
         assert self._settings is not None
         host, name = self._settings.host, model.name
         port = self._admission.claim(model)
         launch = prepare(model, host=host, port=port, directory=self._settings.directory)
         log = logs.log_file(self._settings.log_path, name)
-        begin, kills = logs.size(log), self._machine.oom_kills()
-        process = self._spawn(launch, log, lambda outcome: self._tell(say.Exited(name, run_id, outcome)))
-        target = None if port is None else Target(host, port, launch.mlx_model, process.pid, log, begin)
+        begin = logs.size(log)
+        record = Record(model.group, host, port, launch.mlx_model, restarts, essence(self._settings, model))
+        order = Order(name, run_id, launch, log, self._settings.log_rotation, model.stop_timeout, record.written())
+        process = self._processes.start(order, _Listener(self._tell, name, run_id))
+        return self._started(process, record, log, begin, self._admission.note(name))
+
+    def _started(self, process: Process, record: Record, log: Path, begin: int, note: str | None = None) -> Started:
+        host, port = record.host, record.port
+        target = None if port is None else Target(host, port, record.mlx_model, process.pid, log, begin)
         probe = self._make_probe(target) if target else None
-        return Started(process, host, port, probe, kills, self._admission.note(name))
+        return Started(process, host, port, probe, self._machine.oom_kills(), note)
 
     def ask(self, run: Run, model: ModelSettings) -> None:
         """Ask a process whether it can answer."""
@@ -357,7 +438,7 @@ class Loop:
     def announce(self, hook: str, about: Mapping[str, Any], **arguments: Any) -> None:
         """Number an event, wrap it up and publish it."""
         self._seq += 1
-        event = HubEvent(seq=self._seq, id=str(uuid.uuid4()), time=self.wall(), **about)
+        event = HubEvent(**{"seq": self._seq, "id": str(uuid.uuid4()), "time": self.wall(), **about})
         # First the picture: a sink that asks for the status finds there what it was just told.
         self._take_snapshot()
         self._publish(hook, {**arguments, "event": event})
@@ -371,6 +452,24 @@ class Loop:
                 reply.set_exception(error)
             else:
                 reply.set_result(cast(T, result))
+
+
+class _Listener:
+    """Turns what a process tells into messages."""
+
+    def __init__(self, tell: Callable[[say.Message], None], name: str, run_id: str) -> None:
+        self._tell = tell
+        self._name = name
+        self._run_id = run_id
+
+    def exited(self, outcome: Exit) -> None:
+        self._tell(say.Exited(self._name, self._run_id, outcome))
+
+    def log_failing(self, reason: str) -> None:
+        self._tell(say.LogFailing(self._name, self._run_id, reason))
+
+    def log_recovered(self, lost_bytes: int) -> None:
+        self._tell(say.LogRecovered(self._name, self._run_id, lost_bytes))
 
 
 def _when_all(futures: Iterable[Future[Any]], done: Callable[[], None]) -> None:

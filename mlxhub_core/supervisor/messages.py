@@ -38,8 +38,16 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class RotateLog:
+    """Rotate the log of a model; answered when that is done."""
+
+    name: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
 class Reserve:
-    """Find a port for each model; answered when they are found."""
+    """Find a port for each model, and what a former hub has left running; answered when that is found."""
 
     settings: HubSettings
     reply: Reply
@@ -63,9 +71,10 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """Stop every model, for good; answered when all have ended."""
+    """Stop every model, for good; answered when all have ended. With `keep_models` they are left to the next hub."""
 
     reply: Reply
+    keep_models: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,31 @@ class Exited:
     name: str
     run_id: str
     outcome: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The sinks have had time to hear how a process ended."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogFailing:
+    """The output of a process is lost."""
+
+    name: str
+    run_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecovered:
+    """The output of a process is written again."""
+
+    name: str
+    run_id: str
+    lost_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +157,16 @@ Message = (
     Start
     | Stop
     | Restart
+    | RotateLog
     | Reserve
     | Preview
     | Apply
     | Shutdown
     | Kill
     | Exited
+    | Told
+    | LogFailing
+    | LogRecovered
     | ProbeDue
     | Probed
     | StartupDue

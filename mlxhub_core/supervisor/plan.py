@@ -54,6 +54,7 @@ def make_plan(
     old: HubSettings | None,
     new: HubSettings,
     rehoused: Collection[str] = (),
+    adopted: Mapping[str, bool] | None = None,
 ) -> Plan:
     """Compare what is with what hub.yaml wants.
 
@@ -62,10 +63,15 @@ def make_plan(
         old: the settings that are in force; None at the start of the hub.
         new: the settings to come.
         rehoused: running models whose port now belongs to another.
+        adopted: models that an earlier hub started, or was about to start again, and whether their entries are still as
+            they were then.
     """
-    before = {model.name: model for model in old.models} if old else {}
+    adopted = adopted or {}
+    before = {model.name: model for model in (old or new).models if old or model.name in adopted}
     moved = {
-        model.name: _moved(old, new) or ("its port went to another model" if model.name in rehoused else "")
+        model.name: _moved(old, new)
+        or ("its port went to another model" if model.name in rehoused else "")
+        or ("" if adopted.get(model.name, True) else "changed since an earlier hub started it")
         for model in new.models
     }
     plan: dict[str, list[Step]] = {"start": [], "stop": [], "restart": [], "unchanged": []}

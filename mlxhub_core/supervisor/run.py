@@ -57,7 +57,8 @@ class Run:
     def begin(self, health: HealthSettings) -> None:
         """Begin to ask it."""
         self.ask_later(FIRST_PROBE)
-        self._allow_time(health.startup_timeout)
+        if self.watch.ready_since is None:
+            self._allow_time(health.startup_timeout)
 
     def ask(self, model: ModelSettings, health: HealthSettings) -> None:
         """Ask it, unless it still owes an answer."""

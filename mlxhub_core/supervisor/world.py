@@ -60,8 +60,8 @@ class Surroundings(Protocol):
         """Have the loop get a message later."""
         ...
 
-    def launch(self, model: ModelSettings, run_id: str) -> Started:
-        """Start a process, or raise."""
+    def launch(self, model: ModelSettings, run_id: str, restarts: int) -> Started:
+        """Start a process, or raise. `restarts` is for the next hub to know."""
         ...
 
     def ask(self, run: Run, model: ModelSettings) -> None:

@@ -14,6 +14,11 @@ _NONE = "no process"
 
 _LEGAL: Mapping[tuple[str, str], str] = {
     (_NONE, "model_started"): "starting",
+    (_NONE, "model_adopted"): "adopted",
+    ("adopted", "model_ready"): "ready",
+    ("adopted", "model_unhealthy"): "adopted and unhealthy",
+    ("adopted and unhealthy", "model_ready"): "ready",
+    ("adopted and unhealthy", "model_recovered"): "ready",
     ("starting", "model_ready"): "ready",
     ("starting", "model_unhealthy"): "late",
     ("late", "model_ready"): "ready",
@@ -21,7 +26,7 @@ _LEGAL: Mapping[tuple[str, str], str] = {
     ("unhealthy", "model_recovered"): "ready",
     **{
         (phase, end): _NONE
-        for phase in ("starting", "late", "ready", "unhealthy")
+        for phase in ("starting", "late", "ready", "unhealthy", "adopted", "adopted and unhealthy")
         for end in ("model_stopped", "model_failed")
     },
 }
@@ -31,7 +36,7 @@ _LEGAL: Mapping[tuple[str, str], str] = {
 def check_history(events: Iterable[Recorded]) -> None:
     """Check all events of a hub up to now: none missing, none twice, and each possible after those before it.
 
-    Every process has one start and at most one end, and nothing in between that could not be; what could not be
+    Every process has one start (or was found running) and at most one end, and nothing in between that could not be; what could not be
     started has no process; a restart is announced exactly where an end said so.
 
     Raises:
@@ -64,7 +69,9 @@ class _History:
         self.seen.append(recorded.hook)
         if recorded.hook in ("model_restarting", "model_gave_up"):
             self._add_sequel(recorded)
-        elif recorded.hook == "model_failed" and recorded.arguments["exit_code"] is None:
+        elif recorded.hook.startswith("model_log_"):
+            self._expect(recorded.event.run_id == self.run, "it belongs to another run")
+        elif recorded.event.reason is Reason.SPAWN_ERROR:
             self._expect(self.phase == _NONE, "it could not be started, but has a process")
             self.end = recorded
         else:
@@ -72,7 +79,11 @@ class _History:
 
     def _add_step(self, recorded: Recorded) -> None:
         run = recorded.event.run_id
-        if recorded.hook == "model_started":
+        if self.phase == _NONE and not self.runs and recorded.hook in ("model_stopped", "model_failed"):
+            self.runs.add(run)  # It ended while no hub was there to see it.
+            self.end = recorded
+            return
+        if recorded.hook in ("model_started", "model_adopted"):
             self._expect(run not in self.runs, "its run has begun before")
             self.runs.add(run)
             self.run = run

@@ -1,0 +1,321 @@
+"""One keeper: a loop over the model's output, its end, hubs that talk to it, and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from typing import Any
+
+from mlxhub_core.keeper.logfile import Log, last_lines, unlink
+from mlxhub_core.keeper.session import Session, birth
+
+SCHEMA = 1
+"""Version of the lines and of the state file. A hub leaves keepers alone that speak another."""
+BUFFER = 256 * 1024
+"""Bytes that are read and written at once."""
+PIPE = 1024 * 1024
+"""Bytes that the pipe should hold, so that a keeper that has other things to do does not hold the model up."""
+SMALL = 64 * 1024
+"""Bytes; whoever keeps giving less at once, while more is waiting already, is given a `NAP` to write more in."""
+NAP = 0.001
+"""Seconds; at 200 MB/s a fifth of the pipe."""
+FLOOD = (8, 0.0002)
+"""That many small reads in a row with less than that many seconds between them are a flood."""
+TAIL = 16 * 1024
+"""Bytes of a run's last output that are kept for its end."""
+DRAIN = 1.0
+"""Seconds to read on when all of the session has ended: somebody outside of it may hold the pipe, and fill it."""
+
+
+class Keeper:
+    """Keeps one model until its session has ended.
+
+    Args:
+        hub: the connection to the hub that ordered it.
+        order: what the hub ordered: ``run``, ``model``, ``argv``, ``env``, ``cwd``, ``log``, ``rotation``, ``place`` (the
+            path of its files, without their endings), ``grace`` (seconds, for a SIGTERM to the keeper itself) and
+            ``record`` (what the next hub should know).
+
+    Raises:
+        OSError: the model cannot be started.
+    """
+
+    def __init__(self, hub: socket.socket, order: dict[str, Any]) -> None:
+        self._order = order
+        self._place: str = order["place"]
+        self._selector = selectors.DefaultSelector()
+        self._peers: dict[socket.socket, bytearray] = {}
+        self._listener: socket.socket | None = None
+        self._buffer = bytearray(BUFFER)
+        self._tail = bytearray()
+        self._flood = 0
+        self._read_at = 0.0
+        self._over = False
+        self._lock = _locked(f"{self._place}.lock")
+        self._log = Log(order["log"], order["rotation"], self._on_log)
+        begin = self._log.open()
+        self._hear_signals()
+        self._pipe, output = os.pipe()
+        try:
+            self._naps = _enlarged(self._pipe)
+            self._session = Session(order, output)
+        finally:
+            os.close(output)
+        os.set_blocking(self._pipe, False)
+        self._selector.register(self._pipe, selectors.EVENT_READ, self._pump)
+        self._state: dict[str, Any] = {
+            "schema": SCHEMA,
+            "run": order["run"],
+            "model": order["model"],
+            "keeper": os.getpid(),
+            "pid": self._session.pid,
+            "birth": birth(self._session.pid),
+            "started_at": time.time(),
+            "log": order["log"],
+            "log_begin": begin,
+            "grace": order["grace"],
+            "record": order["record"],
+            "asked": None,
+            "note": None,
+            "exit": None,
+        }
+        self._save()
+        self._welcome(hub)
+        self._listen()
+        self._log.compress()
+
+    def run(self) -> None:
+        """Do what comes, until the session has ended."""
+        pause = self._session.look()
+        while not self._session.ended:
+            for key, _ in self._selector.select(pause):
+                key.data()
+            pause = self._session.look()
+        self._finish()
+
+    def confess(self) -> None:
+        """Tell the hubs of a bug of ours; they see to the model."""
+        import traceback
+
+        self._tell({"bug": traceback.format_exc()})
+
+    # The model's output.
+
+    def _pump(self) -> None:
+        if (length := self._read()) is None:
+            self._selector.unregister(self._pipe)
+        elif length:
+            self._nap_in_a_flood(length)
+
+    def _read(self) -> int | None:
+        """Take what there is, once. Returns how many bytes; None: the end."""
+        try:
+            length = os.readv(self._pipe, [self._buffer])
+        except BlockingIOError:
+            return 0
+        if length == 0:
+            return None
+        self._log.write(self._buffer, length)
+        self._tail += memoryview(self._buffer)[max(0, length - TAIL) : length]
+        del self._tail[:-TAIL]
+        return length
+
+    def _nap_in_a_flood(self, length: int) -> None:
+        """Who writes a line at a time, fast, costs less if we take many at once."""
+        calls, seconds = FLOOD
+        hurried = length < SMALL and time.monotonic() - self._read_at < seconds
+        self._flood = self._flood + 1 if hurried else 0
+        if self._flood > calls and self._naps:
+            time.sleep(NAP)
+        self._read_at = time.monotonic()
+
+    def _drain(self) -> None:
+        """Read what the session has left in the pipe: to its end, unless somebody outside of it still writes."""
+        until = time.monotonic() + DRAIN
+        while self._read() and time.monotonic() < until:
+            pass
+
+    def _on_log(self, trouble: str | None) -> None:
+        self._tell({"log": trouble, "lost": self._log.lost})
+
+    # The end.
+
+    def _finish(self) -> None:
+        self._drain()
+        self._state["exit"] = {
+            "code": self._session.reap(),
+            "at": time.time(),
+            "forced": self._session.forced,
+            "tail": last_lines(bytes(self._tail)),
+            "lost": self._log.lost,
+        }
+        # First on the disk: a hub that has heard of it may remove it.
+        self._save()
+        self._tell({"exit": self._state["exit"]})
+        unlink(f"{self._place}.sock")
+
+    def _save(self) -> None:
+        # Whatever the disk has against it, the model comes first.
+        with contextlib.suppress(OSError):
+            part = f"{self._place}.json.part"
+            file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(file, json.dumps(self._state).encode())
+            finally:
+                os.close(file)
+            os.replace(part, f"{self._place}.json")
+
+    # Hubs.
+
+    def _listen(self) -> None:
+        """Open the socket, in the place of what was there."""
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+        self._listener = listener = socket.socket(socket.AF_UNIX)
+        try:
+            unlink(f"{self._place}.sock")
+            umask = os.umask(0o177)
+            try:
+                listener.bind(f"{self._place}.sock")
+            finally:
+                os.umask(umask)
+            listener.listen()
+        except OSError:
+            pass  # The hub that started it has its connection; the next one asks for another try, by SIGUSR1.
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            self._welcome(listener.accept()[0])
+
+    def _welcome(self, peer: socket.socket) -> None:
+        peer.setblocking(False)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        self._peers[peer] = bytearray()
+        self._selector.register(peer, selectors.EVENT_READ, lambda: self._hear(peer))
+        self._send(peer, {"state": self._state})
+
+    def _hear(self, peer: socket.socket) -> None:
+        try:
+            said = peer.recv(SMALL)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        inbox = self._peers[peer]
+        inbox += said
+        if not said or len(inbox) > BUFFER:
+            self._drop(peer)
+            return
+        *lines, rest = bytes(inbox).split(b"\n")
+        inbox[:] = rest
+        for line in lines:
+            try:
+                self._obey(json.loads(line))
+            except (ValueError, TypeError, LookupError, AttributeError):
+                self._drop(peer)  # That is no hub of ours.
+                return
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        match command:
+            case {"stop": grace, "reason": reason}:
+                self._state["asked"] = reason
+                self._save()
+                self._session.stop(float(grace))
+            case {"kill": _}:
+                self._session.kill()
+            case {"note": note}:
+                self._state["note"] = note
+                self._save()
+            case {"rotation": {"max_bytes": limit, "backups": int(backups), "compress": compress}} if backups > 0:
+                self._log.rotation = {"max_bytes": limit and int(limit), "backups": backups, "compress": bool(compress)}
+            case {"rotate": _}:
+                self._rotate()
+            case _:
+                raise ValueError
+
+    def _rotate(self) -> None:
+        try:
+            self._log.rotate()
+        except OSError as error:
+            self._tell({"rotated": error.strerror or str(error)})
+        else:
+            self._tell({"rotated": None})
+
+    def _tell(self, news: dict[str, Any]) -> None:
+        for peer in list(self._peers):
+            self._send(peer, news)
+
+    def _send(self, peer: socket.socket, news: dict[str, Any]) -> None:
+        try:
+            peer.sendall(json.dumps(news).encode() + b"\n")
+        except OSError:  # It is gone; or it does not listen, and must not hold us up.
+            self._drop(peer)
+
+    def _drop(self, peer: socket.socket) -> None:
+        if self._peers.pop(peer, None) is not None:
+            self._selector.unregister(peer)
+            peer.close()
+
+    # Signals.
+
+    def _hear_signals(self) -> None:
+        wakeup, ring = os.pipe()
+        os.set_blocking(wakeup, False)
+        os.set_blocking(ring, False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._on_signals(os.read(wakeup, 64)))
+
+    def _on_signals(self, numbers: bytes) -> None:
+        if signal.SIGCHLD in numbers:
+            self._log.see_to_compression()
+        if signal.SIGTERM in numbers:
+            self._session.stop(self._order["grace"])
+        if signal.SIGUSR1 in numbers:
+            self._listen()
+
+
+def keep(hub: socket.socket) -> None:
+    """Read the order of a hub, and keep a model by it."""
+    with hub.makefile("rb") as lines:
+        line = lines.readline()
+    if not line:
+        return  # The hub died before it said what it wanted.
+    order = json.loads(line)
+    try:
+        keeper = Keeper(hub, order)
+    except OSError as error:
+        unlink(f"{order['place']}.lock")
+        failure = {"errno": error.errno, "strerror": error.strerror or str(error), "filename": error.filename}
+        hub.sendall(json.dumps({"failed": failure}).encode() + b"\n")
+        return
+    try:
+        keeper.run()
+    except Exception:  # noqa: BLE001  # whatever it is, somebody must hear of it
+        keeper.confess()
+
+
+def _locked(path: str) -> int:
+    """A lock file, with our process id in it. The kernel lets go of it however we end."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    return lock
+
+
+def _enlarged(pipe: int) -> bool:
+    """Make a pipe hold more, where the system can. Whether it does."""
+    try:
+        return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE) >= PIPE
+    except (AttributeError, OSError):
+        return False

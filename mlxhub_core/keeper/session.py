@@ -1,0 +1,173 @@
+"""The session of a model: its process, what that starts, how all of it is ended, and how a process is told from others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+SESSION_POLL = (0.02, 0.25)
+"""Seconds between looks at what is left of a session whose leader has ended, at first and at most: no event tells."""
+KILL_WAIT = 1.0
+"""Seconds to wait until the killed are gone; one that hangs in the kernel for longer is not waited for."""
+_PROC = "/proc/self/stat"
+
+
+class Session:
+    """The model's process and all that it has in its session. Nothing of a session outlives its leader for long.
+
+    Args:
+        order: ``argv``, ``env`` and ``cwd``.
+        output: the writing end of a pipe.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self, order: dict[str, Any], output: int) -> None:
+        self._popen = subprocess.Popen(
+            order["argv"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=order["cwd"],
+            env=order["env"],
+            start_new_session=True,
+        )
+        self.pid = self._popen.pid
+        self._asked = self._killed = self._over = False
+        self._kill_at: float | None = None
+        self._give_up_at: float | None = None
+        self._pause = SESSION_POLL[0]
+
+    @property
+    def forced(self) -> bool:
+        """Whether it was asked to end and had to be made to."""
+        return self._asked and self._killed
+
+    def stop(self, grace: float) -> None:
+        """Ask it to end (SIGTERM); after so many seconds it is made to (SIGKILL)."""
+        kill_at = time.monotonic() + grace
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        if not self._asked:
+            self._asked = True
+            self._signal(signal.SIGTERM)
+            # A stopped process (Ctrl-Z, SIGSTOP) would not see the SIGTERM before it is let go on.
+            self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Make it end now (SIGKILL)."""
+        self._killed = True
+        self._signal(signal.SIGKILL)
+
+    def look(self) -> float | None:
+        """Do what is due. Returns the seconds until something else is; None: nothing is, until the leader ends.
+
+        When all of it has ended, `ended` says so.
+        """
+        now = time.monotonic()
+        if not self._over and self._leader_has_ended():
+            self._over = True
+            if not self._asked or self._killed:
+                self._kill_at = now  # After a crash the rest has no grace, after a stop what is left of it.
+        if self._over and not any(others(self.pid)):
+            self._give_up_at = now
+            return 0.0
+        if self._kill_at is not None and now >= self._kill_at and self._give_up_at is None:
+            self.kill()
+            self._kill_at = None
+            if self._over:
+                self._give_up_at = now + KILL_WAIT
+        if not self._over:
+            return None if self._kill_at is None else self._kill_at - now
+        pause, self._pause = self._pause, min(self._pause * 1.5, SESSION_POLL[1])
+        return pause
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has ended, or was killed and not waited for any longer."""
+        return self._over and self._give_up_at is not None and time.monotonic() >= self._give_up_at
+
+    def reap(self) -> int:
+        """How its leader ended: the exit code, or the negative number of a signal."""
+        return self._popen.wait()
+
+    def _leader_has_ended(self) -> bool:
+        if hasattr(os, "waitid"):
+            # Not reaped: so the number of its group cannot pass to a stranger.
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        return self._popen.poll() is not None  # macOS before Python 3.13
+
+    def _signal(self, number: int) -> None:
+        signal_session(self.pid, number)
+
+
+def others(leader: int) -> Iterator[int]:
+    """The living members of a session besides its leader."""
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if pid != leader and os.getsid(pid) == leader and not _is_zombie(pid):
+                yield pid
+
+
+def signal_session(leader: int, number: int) -> None:
+    """Send a signal to all of a session."""
+    groups = {leader: None}
+    for pid in others(leader):
+        with contextlib.suppress(OSError):
+            groups[os.getpgid(pid)] = None
+    # By group: one by one, a child that is made meanwhile would be missed.
+    for group in groups:
+        # Nobody is left; or, on macOS, only the dead leader.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
+
+
+def birth(pid: int) -> str | None:
+    """What tells a process from all others that ever have its number; None: there is none."""
+    if os.path.exists(_PROC):
+        if (found := _stat(pid)) is None:
+            return None
+        with open("/proc/sys/kernel/random/boot_id") as boot:
+            return f"{boot.read().strip()} {found[19]}"  # proc(5): starttime, in clock ticks since boot
+    return _ps("-o", "lstart=", "-p", str(pid)).strip() or None
+
+
+def is_living(pid: int, born: str | None) -> bool:
+    """Whether the process that was `born` so still runs."""
+    return birth(pid) == born is not None and not _is_zombie(pid)
+
+
+def _pids() -> Iterator[int]:
+    if os.path.exists(_PROC):
+        return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return map(int, _ps("-axo", "pid=").split())
+
+
+def _is_zombie(pid: int) -> bool:
+    if not os.path.exists(_PROC):
+        return _ps("-o", "stat=", "-p", str(pid)).startswith("Z")
+    found = _stat(pid)
+    return found is None or found[0] in ("Z", "X")
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What Linux tells of a process, from its state on."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _ps(*arguments: str) -> str:
+    program = ["/bin/ps", *arguments]
+    environment = {"LC_ALL": "C"}
+    done = subprocess.run(
+        program, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    return done.stdout

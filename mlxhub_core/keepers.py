@@ -1,0 +1,471 @@
+"""The hub's side of the keepers: orders them, hears what they say, and finds those that a former hub has left.
+
+What a keeper is, and what it says, is told in ``mlxhub_core.keeper``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlxhub_core.keeper import __main__ as program
+from mlxhub_core.keeper.keep import SCHEMA
+from mlxhub_core.keeper.session import is_living, others, signal_session
+from mlxhub_core.place import is_held, make_private
+from mlxhub_core.process import Exit, Listener, Order, Process, Survivor
+from mlxhub_core.settings import RotationSettings
+
+PATIENCE = 10.0
+"""Seconds that a keeper has to answer when it is started or met again: it does so in a few thousandths."""
+STEM = 20
+"""Characters of a model's name in the names of a run's files: the path of a socket must be short."""
+POLL = (0.02, 0.25)
+"""Seconds between looks at a process that has lost its keeper, at first and at most: no event tells of its end."""
+KILL_WAIT = 2.0
+"""Seconds to wait for such a one after SIGKILL."""
+
+
+class Keepers:
+    """Starts processes under keepers; see `process.ProcessFactory`.
+
+    Args:
+        directory: where the files of the runs are; made when it is needed. Two hubs must not share it.
+        label: what `ps` shows of the keepers, beside their program.
+        report: gets one line when something is wrong with a keeper.
+    """
+
+    def __init__(self, directory: Path, label: str, report: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._zygote = _Zygote(label)
+        self._report = report
+        self._ended: set[str] = set()
+
+    def start(self, order: Order, listener: Listener) -> Process:
+        """See `process.ProcessFactory`."""
+        make_private(self._directory)
+        place = self._directory / f"{order.model[:STEM]}-{order.run_id[:8]}"
+        connection, state = self._ordered(order, place)
+        kept = _Kept(connection, state, place, self._report, self._ended.add)
+        kept.listen(listener)
+        return kept
+
+    def survivors(self) -> Sequence[Survivor]:
+        """See `process.ProcessFactory`. Removes what was left by those of which nothing more can be told."""
+        self._zygote.prepare()
+        places = sorted(
+            {file.with_suffix("") for ending in ("lock", "json") for file in self._directory.glob(f"*.{ending}")}
+        )
+        found = map(self._survivor, places)
+        return [survivor for survivor in found if survivor is not None]
+
+    def forget(self, run_id: str) -> None:
+        """See `process.ProcessFactory`."""
+        self._ended.discard(run_id)
+        for lock in self._directory.glob(f"*-{run_id[:8]}.lock"):
+            _remove(lock.with_suffix(""))
+
+    def close(self) -> None:
+        """See `process.ProcessFactory`. All ends that were told are taken to have been heard."""
+        for run_id in list(self._ended):
+            self.forget(run_id)
+        self._zygote.close()
+
+    def _ordered(self, order: Order, place: Path) -> tuple[_Connection, dict[str, Any]]:
+        text = _order_text(order, place)
+        for _ in range(2):  # The zygote may have been killed, and that shows only now.
+            with contextlib.suppress(ConnectionError, EOFError):
+                connection = _Connection(self._zygote.fork())
+                try:
+                    return connection, _answer(connection, text)
+                except TimeoutError:
+                    connection.close()
+                    _abandon(place)
+                    raise OSError(errno.ETIMEDOUT, "its keeper does not answer") from None
+                except BaseException:
+                    connection.close()
+                    raise
+        raise OSError(errno.ECHILD, "its keeper ended at once")
+
+    def _survivor(self, place: Path) -> Survivor | None:
+        try:
+            met = _meet(place)
+        except (OSError, EOFError, ValueError) as error:
+            self._report(f"{place}: a keeper of a former hub does not answer ({error}); its model is ended")
+            met = None
+        connection, state = met or (None, _end_keeper(place))
+        if state is None or state.get("schema") != SCHEMA:
+            self._report(f"{place}.json cannot be read; what a former hub ran there is not known")
+            _remove(place)
+            return None
+        kept = _Kept(connection, state, place, self._report, self._ended.add)
+        return Survivor(
+            model=state["model"],
+            run_id=state["run"],
+            pid=state["pid"],
+            started_at=state["started_at"],
+            log=Path(state["log"]),
+            log_begin=state["log_begin"],
+            record=state["record"],
+            asked=state["asked"],
+            note=state["note"] or {},
+            exit=_exit_of(state, is_kept=connection is not None),
+            attach=kept.attached,
+        )
+
+
+class _Zygote:
+    """The process that keepers are forked from. Started when it is first needed, and again when it has ended."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._process: subprocess.Popen[bytes] | None = None
+        self._orders: socket.socket | None = None
+
+    def prepare(self) -> None:
+        """Start it, if it does not run, and do not wait until it has."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.close()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            argv = [sys.executable, "-I", "-S", program.__file__, "zygote", self._label]
+            self._process = subprocess.Popen(argv, stdin=theirs.fileno(), start_new_session=True)
+        self._orders = ours
+
+    def fork(self) -> socket.socket:
+        """The connection to a new keeper. Raises OSError."""
+        self.prepare()
+        assert self._orders is not None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._orders, [b"k"], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                self.close()
+                raise
+        return ours
+
+    def close(self) -> None:
+        """Have it end; it has nothing to finish."""
+        if self._orders is not None:
+            self._orders.close()
+            self._orders = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class _Connection:
+    """Lines of JSON to and from one keeper."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._peer = peer
+        self._inbox = b""
+        peer.settimeout(PATIENCE)
+
+    def send(self, line: bytes) -> None:
+        """Say something. Raises OSError if it is gone."""
+        self._peer.sendall(line + b"\n")
+
+    def receive(self) -> dict[str, Any]:
+        """What it says next; within `PATIENCE`, unless `listen` was called.
+
+        Raises:
+            EOFError: nothing, for it has hung up.
+            OSError: it does not answer.
+            ValueError: no keeper of ours says this.
+        """
+        while b"\n" not in self._inbox:
+            said = self._peer.recv(65536)
+            if not said:
+                raise EOFError("it has hung up")
+            self._inbox += said
+        line, _, self._inbox = self._inbox.partition(b"\n")
+        news = json.loads(line)
+        if not isinstance(news, dict):
+            raise ValueError("no keeper of ours says this")  # noqa: TRY004  # as json does
+        return news
+
+    def listen(self) -> Iterator[dict[str, Any]]:
+        """All that it says, until it hangs up."""
+        self._peer.settimeout(None)
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            while True:
+                yield self.receive()
+
+    def hang_up(self) -> None:
+        """End the connection, also under somebody who listens to it."""
+        with contextlib.suppress(OSError):
+            self._peer.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Free what it took."""
+        self._peer.close()
+
+
+class _Kept:
+    """A process under a keeper; see `process.Process`. Without a connection its keeper is gone."""
+
+    def __init__(
+        self,
+        connection: _Connection | None,
+        state: Mapping[str, Any],
+        place: Path,
+        report: Callable[[str], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        self.pid: int = state["pid"]
+        self._connection = connection
+        self._state = state
+        self._place = place
+        self._report = report
+        self._ended = ended
+        self._released = False
+        self._asked = state["asked"] is not None
+        self._grace: float = state["grace"]
+        self._hurry = threading.Event()
+        self._rotations: list[Callable[[str | None], None]] = []
+
+    def attached(self, listener: Listener) -> Process:
+        """Itself, having begun to hear."""
+        if self._state["exit"] is None:
+            self.listen(listener)
+            return self
+        self._ended(self._state["run"])
+        if self._connection is not None:
+            self._connection.close()
+        return self
+
+    def listen(self, listener: Listener) -> None:
+        """Begin to hear."""
+        name = f"keeper-of-{self.pid}"
+        threading.Thread(target=self._hear, args=(listener,), name=name, daemon=True).start()
+
+    def stop(self, grace: float, reason: str) -> None:
+        """See `process.Process`."""
+        self._asked, self._grace = True, min(grace, self._grace) if self._asked else grace
+        self._say(stop=grace, reason=reason)
+
+    def kill(self) -> None:
+        """See `process.Process`."""
+        self._hurry.set()
+        self._say(kill=True)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """See `process.Process`."""
+        self._say(note=dict(facts))
+
+    def rotate(self, done: Callable[[str | None], None]) -> None:
+        """See `process.Process`."""
+        self._rotations.append(done)
+        self._say(rotate=True)
+
+    def set_rotation(self, rotation: RotationSettings | None) -> None:
+        """See `process.Process`."""
+        self._say(rotation=_rules(rotation))
+
+    def release(self) -> None:
+        """See `process.Process`."""
+        self._released = True
+        if self._connection is not None:
+            self._connection.hang_up()
+
+    def _say(self, **command: Any) -> None:
+        # One that is gone needs no command: whoever listens finds that out, and sees to the model.
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.send(json.dumps(command).encode())
+
+    def _hear(self, listener: Listener) -> None:
+        outcome = None
+        if self._connection is not None:
+            for news in self._connection.listen():
+                if "exit" in news:
+                    outcome = _exit(news["exit"])
+                    break
+                self._pass_on(news, listener)
+            self._connection.close()
+        if self._released:
+            return
+        for done in self._rotations:
+            done("it has ended")
+        outcome = outcome or self._without_keeper()
+        self._ended(self._state["run"])
+        listener.exited(outcome)
+
+    def _pass_on(self, news: Mapping[str, Any], listener: Listener) -> None:
+        match news:
+            case {"log": str(trouble)}:
+                listener.log_failing(trouble)
+            case {"log": None, "lost": int(lost)}:
+                listener.log_recovered(lost)
+            case {"rotated": outcome} if self._rotations:
+                self._rotations.pop(0)(outcome)
+            case {"bug": text}:
+                self._report(f"a bug in the keeper of process {self.pid}; please report it with these lines:\n{text}")
+
+    def _without_keeper(self) -> Exit:
+        """The keeper is gone, and nobody reads what the model writes: it must not live on so."""
+        state = _state_of(self._place) or {}
+        if state.get("exit"):
+            return _exit(state["exit"])
+        forced = _end_session(self.pid, self._state["birth"], self._grace, self._hurry)
+        return Exit(None, forced=self._asked and forced)
+
+
+def _order_text(order: Order, place: Path) -> bytes:
+    launch = order.launch
+    return json.dumps(
+        {
+            "run": order.run_id,
+            "model": order.model,
+            "argv": launch.argv,
+            "env": dict(launch.env),
+            "cwd": str(launch.cwd),
+            "log": str(order.log),
+            "rotation": _rules(order.rotation),
+            "place": str(place),
+            "grace": order.grace,
+            "record": dict(order.record),
+        }
+    ).encode()
+
+
+def _rules(rotation: RotationSettings | None) -> dict[str, Any]:
+    """As a keeper is told them. Who turns rotation off may still ask for it."""
+    return RotationSettings().model_dump() | {"max_bytes": None} if rotation is None else rotation.model_dump()
+
+
+def _answer(connection: _Connection, order: bytes) -> dict[str, Any]:
+    """The state of a process that was just ordered. Raises OSError if it cannot be started."""
+    connection.send(order)
+    answer = connection.receive()
+    if failed := answer.get("failed"):
+        raise OSError(failed["errno"], failed["strerror"], failed["filename"])
+    state: dict[str, Any] = answer["state"]
+    return state
+
+
+def _exit(said: Mapping[str, Any]) -> Exit:
+    return Exit(said["code"], said["forced"], tuple(said["tail"]), said["lost"], said["at"])
+
+
+def _exit_of(state: Mapping[str, Any], *, is_kept: bool) -> Exit | None:
+    """How a process of a former hub ended; None: it runs, or has lost its keeper and is yet to be ended."""
+    if state["exit"] is not None:
+        return _exit(state["exit"])
+    if is_kept or is_living(state["pid"], state["birth"]):
+        return None
+    return Exit(None)
+
+
+def _meet(place: Path) -> tuple[_Connection, dict[str, Any]] | None:
+    """Connect to a keeper that a former hub has left. None: it has ended.
+
+    Raises:
+        OSError, EOFError, ValueError: it lives and cannot be spoken to.
+    """
+    if not is_held(_lock_of(place)):
+        return None
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection = _connect(place)
+        except (FileNotFoundError, ConnectionRefusedError):
+            # Somebody has removed its socket: it makes another when it is asked to.
+            if not is_held(_lock_of(place)) or time.monotonic() > deadline:
+                raise
+            os.kill(_keeper_of(place), signal.SIGUSR1)
+            time.sleep(POLL[0])
+        else:
+            return connection, connection.receive()["state"]
+
+
+def _connect(place: Path) -> _Connection:
+    peer = socket.socket(socket.AF_UNIX)
+    try:
+        peer.settimeout(PATIENCE)
+        peer.connect(f"{place}.sock")
+    except OSError:
+        peer.close()
+        raise
+    return _Connection(peer)
+
+
+def _lock_of(place: Path) -> Path:
+    return place.with_name(f"{place.name}.lock")
+
+
+def _keeper_of(place: Path) -> int:
+    """The process id that the holder of a lock has written there. Raises ValueError if it has not."""
+    return int(_lock_of(place).read_text(encoding="ascii"))
+
+
+def _end_keeper(place: Path) -> dict[str, Any] | None:
+    """See that a keeper has ended that cannot be spoken to. Returns what its file says."""
+    with contextlib.suppress(OSError, ValueError):
+        if is_held(_lock_of(place)):
+            os.kill(_keeper_of(place), signal.SIGKILL)
+    return _state_of(place)
+
+
+def _abandon(place: Path) -> None:
+    """Leave nothing of a start that was not answered in time."""
+    state = _end_keeper(place)
+    if state is not None:
+        _end_session(state["pid"], state["birth"], 0.0, threading.Event())
+    _remove(place)
+
+
+def _state_of(place: Path) -> dict[str, Any] | None:
+    """What the file of a run says; None if it cannot be read."""
+    try:
+        state = json.loads(Path(f"{place}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _end_session(pid: int, born: str | None, grace: float, hurry: threading.Event) -> bool:
+    """End a session that has no keeper, and wait for it. Returns whether that took a SIGKILL."""
+
+    def living() -> bool:
+        return is_living(pid, born) or any(others(pid))
+
+    if not living():
+        return False
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        signal_session(pid, number)
+    if _gone(living, grace, hurry):
+        return False
+    signal_session(pid, signal.SIGKILL)
+    _gone(living, KILL_WAIT, threading.Event())
+    return True
+
+
+def _gone(living: Callable[[], bool], seconds: float, hurry: threading.Event) -> bool:
+    until, pause = time.monotonic() + seconds, POLL[0]
+    while living():
+        if time.monotonic() >= until or hurry.wait(pause):
+            return not living()
+        pause = min(pause * 1.5, POLL[1])
+    return True
+
+
+def _remove(place: Path) -> None:
+    for ending in (".json", ".json.part", ".sock", ".lock"):
+        with contextlib.suppress(OSError):
+            Path(f"{place}{ending}").unlink(missing_ok=True)
