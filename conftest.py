@@ -1,11 +1,23 @@
-"""For all tests of the repository: in CI nothing is skipped for want of a program."""
+"""For all tests of the repository: a home of their own, and in CI nothing is skipped for want of a program."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Hubs keep sockets and locks below the user's home. Those of the person who runs the tests are none of ours."""
+    # What was downloaded once may be used again.
+    os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    os.environ["HOME"] = home = tempfile.mkdtemp(prefix="home-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -139,9 +139,9 @@ def test_an_unknown_command_is_a_usage_error_with_the_nearest_name(words: str, e
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("mlxhub s", ["start", "schema", "sinks"]),
+        ("mlxhub s", ["start", "stop", "schema", "sinks"]),
         ("mlxhub sinks l", ["list"]),
-        ("mlxhub stat l", []),
+        ("mlxhub stat x", []),
         ("mlxhub sinks describe --j", ["--json-schema"]),
     ],
 )

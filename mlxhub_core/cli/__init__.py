@@ -21,10 +21,12 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "start": "Run the models of a hub.yaml until Ctrl-C.",
+    "stop": "Stop the hub that runs, and its models or not.",
     "init": "Write a hub.yaml to start from.",
     "check": "Say what is wrong with a hub.yaml.",
     "schema": "Print the JSON schema of hub.yaml, for editors.",
     "sinks": "See and try the sinks: list, describe, check, test, status.",
+    "logs": "Rotate the logs of models.",
     "demo": "See it all work, with two tiny real models.",
 }
 

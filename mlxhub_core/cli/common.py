@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,9 +66,17 @@ def config_argument(command: F) -> F:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
+@dataclass
+class Ending:
+    """How a hub is to be shut down: with its models, unless somebody has asked for them to be kept."""
+
+    keep_models: bool = False
+
+
 @contextmanager
-def closing(hub: HubManager) -> Iterator[HubManager]:
+def closing(hub: HubManager) -> Iterator[Ending]:
     """Shut the hub down at the end, whatever happens; Ctrl-C or SIGTERM meanwhile kills what still takes its time."""
+    ending = Ending()
     # Where children are reaped by themselves nobody would learn how, or that, a model ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     begin = 0.0
@@ -78,15 +87,19 @@ def closing(hub: HubManager) -> Iterator[HubManager]:
             say("killing what still runs")
 
     try:
-        yield hub
+        yield ending
     finally:
         begin = time.monotonic()
         listen(END_SIGNALS, kill)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # In a thread of its own: this one may be held up by a terminal, or a pipe, that takes no more words.
-        stopper = threading.Thread(target=hub.shutdown, name="shutdown")
+        keep = ending.keep_models
+        stopper = threading.Thread(target=hub.shutdown, kwargs={"keep_models": keep}, name="shutdown")
         stopper.start()
-        say("stopping the models; Ctrl-C again kills those that take their time")
+        if keep:
+            say("leaving the models to the next hub")
+        else:
+            say("stopping the models; Ctrl-C again kills those that take their time")
         stopper.join()
 
 

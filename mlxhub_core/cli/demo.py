@@ -94,7 +94,8 @@ def demo(directory: Path, once: bool) -> None:
         signal.signal(number, _interrupt)
     started = time.monotonic()
     try:
-        with closing(HubManager(config, observability_sink=watcher)) as hub:
+        hub = HubManager(config, observability_sink=watcher)
+        with closing(hub):
             show = _Show(console, hub, watcher)
             show.play()
             if stay:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxhub_core.cli.common import END_SIGNALS, closing, config_option, listen, log_to, say, show_warnings
-from mlxhub_core.errors import EXIT_FAILED, HubError, HubStateError
+from mlxhub_core.cli.common import END_SIGNALS, Ending, closing, config_option, listen, log_to, say, show_warnings
+from mlxhub_core.errors import EXIT_FAILED, HubError
 
 if TYPE_CHECKING:
     from mlxhub_core.manager import HubManager
     from mlxhub_core.settings import HubSettings
     from mlxhub_core.supervisor import ReloadResult
 
-    # What the command waits for: the number of a signal, or the outcome of a reload.
-    Happening = int | ReloadResult | HubError
+    # What the command waits for: the number of a signal, a wish for its end, or the outcome of a reload.
+    Happening = int | Ending | ReloadResult | HubError
 
 
 @click.command()
@@ -38,19 +38,21 @@ def start(config: Path, foreground: bool) -> None:  # noqa: ARG001  # kept for s
     settings = _read(config)
     happenings = _listen_to_signals()
     hub = HubManager(config)
-    with _control_of(hub), closing(hub):
+    with _control_of(hub, happenings), closing(hub) as ending:
         outcome = _reload(hub, happenings)
         if isinstance(outcome, HubError):
             raise outcome
-        if outcome is None:
+        if isinstance(outcome, Ending):
+            ending.keep_models = outcome.keep_models
             return
         _show_failed(outcome)
-        if not outcome.started:
-            if not outcome.failed:
+        if not any(model.pid for model in hub.get_status()):
+            if not (outcome.failed or outcome.started):
                 say("nothing to run: no model in hub.yaml has `default: true`")
-            raise SystemExit(EXIT_FAILED)
+            if not outcome.started:
+                raise SystemExit(EXIT_FAILED)
         say(f"{config}: logs in {settings.log_path}; Ctrl-C stops everything")
-        _serve(hub, happenings)
+        ending.keep_models = _serve(hub, happenings).keep_models
 
 
 def _read(config: Path) -> HubSettings:
@@ -64,18 +66,16 @@ def _read(config: Path) -> HubSettings:
 
 
 @contextmanager
-def _control_of(hub: HubManager) -> Iterator[None]:
-    """Let commands ask the hub meanwhile. It runs without that, too, but not beside another for the same hub.yaml."""
+def _control_of(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> Iterator[None]:
+    """Let commands ask the hub meanwhile. It runs without that, too."""
     from mlxhub_core.control.server import ControlServer
     from mlxhub_core.place import place_of
 
     with ExitStack() as stack:
         try:
-            server = ControlServer(hub, place_of(hub.config_path))
+            server = ControlServer(hub, place_of(hub.config_path), lambda keep: happenings.put(Ending(keep)))
             stack.callback(server.close)
             server.start()
-        except HubStateError:
-            raise
         except HubError as error:
             say(f"warning: {error}; the hub runs, but no command can ask it", "yellow")
         yield
@@ -88,30 +88,31 @@ def _listen_to_signals() -> queue.SimpleQueue[Happening]:
     return happenings
 
 
-def _serve(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> None:
-    """Reload at each SIGHUP, until another signal comes."""
-    while happenings.get() == signal.SIGHUP:
+def _serve(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> Ending:
+    """Reload at each SIGHUP, until another signal comes, or somebody asks for the end."""
+    while (happening := happenings.get()) == signal.SIGHUP:
         try:
             _read(hub.config_path)
         except HubError as error:
-            outcome: ReloadResult | HubError | None = error
+            outcome: ReloadResult | HubError | Ending = error
         else:
             outcome = _reload(hub, happenings)
-        if outcome is None:
-            return
+        if isinstance(outcome, Ending):
+            return outcome
         if isinstance(outcome, HubError):
             say(f"{outcome}\nhub.yaml was not applied; all goes on as before", "red")
         else:
             _show_failed(outcome)
+    return happening if isinstance(happening, Ending) else Ending()
 
 
-def _reload(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> ReloadResult | HubError | None:
-    """Apply hub.yaml in the background, so that a signal can end the wait; then the answer is None."""
+def _reload(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> ReloadResult | HubError | Ending:
+    """Apply hub.yaml in the background, so that a signal, or a wish for the end, can end the wait."""
     threading.Thread(target=lambda: happenings.put(_outcome(hub)), name="reload", daemon=True).start()
     again = False
     while isinstance(happening := happenings.get(), int):
         if happening != signal.SIGHUP:
-            return None
+            return Ending()
         again = True
     if again:
         happenings.put(signal.SIGHUP)

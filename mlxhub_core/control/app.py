@@ -1,4 +1,4 @@
-"""What a hub answers. Everything comes from snapshots, so no request waits for a model or a sink.
+"""What a hub answers. What is asked comes from snapshots, so no question waits for a model or a sink.
 
 An error has the envelope of the OpenAI API: ``{"error": {"type": ..., "message": ..., "code": ...}}``.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from mlxhub_core.errors import HubError, HubStateError, UnknownModelError
 from mlxhub_core.observability import SinkStats
 from mlxhub_core.states import ModelStatus
 
@@ -25,7 +26,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class Hub(Protocol):
-    """The part of `HubManager` that is asked here. All of it returns at once, from any thread."""
+    """The part of `HubManager` that is used here, from any thread."""
 
     @property
     def config_path(self) -> Path:
@@ -37,12 +38,21 @@ class Hub(Protocol):
         ...
 
     def sink_stats(self) -> Sequence[SinkStats]:
-        """Every sink that is on."""
+        """Every sink that is on. Returns at once."""
+        ...
+
+    def rotate_log(self, name: str) -> None:
+        """Rotate the log of a model; returns when that is done."""
         ...
 
 
-def make_app(hub: Hub) -> Starlette:
-    """The routes of the control socket, answered by this hub."""
+def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
+    """The routes of the control socket.
+
+    Args:
+        hub: answers.
+        stop: called when somebody asks for the hub's end, with whether the models are to be kept; returns at once.
+    """
     config = str(hub.config_path.resolve())
 
     async def health(_request: Request) -> JSONResponse:
@@ -55,8 +65,23 @@ def make_app(hub: Hub) -> Starlette:
     async def sinks(_request: Request) -> JSONResponse:
         return _Json({"sinks": [asdict(stats) for stats in hub.sink_stats()]})
 
-    routes = [Route("/health", health), Route("/hub/status", status), Route("/hub/sinks", sinks)]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, Exception: _own_up})
+    async def shutdown(request: Request) -> JSONResponse:
+        stop(request.query_params.get("keep_models") == "true")
+        return _Json({"status": "stopping"}, 202)
+
+    def rotate(request: Request) -> JSONResponse:  # in a thread of its own: it waits for a keeper
+        hub.rotate_log(request.path_params["name"])
+        return _Json({"status": "rotated"})
+
+    routes = [
+        Route("/health", health),
+        Route("/hub/status", status),
+        Route("/hub/sinks", sinks),
+        Route("/hub/shutdown", shutdown, methods=["POST"]),
+        Route("/hub/models/{name}/log/rotate", rotate, methods=["POST"]),
+    ]
+    handlers = {HTTPException: _refuse, HubError: _report, Exception: _own_up}
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
 
@@ -73,6 +98,15 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     message = f"this hub has no {request.method} {request.url.path}; restart it if mlxhub is newer than it"
     code = _CODES.get(error.status_code, "bad_request")
     return _error(error.status_code, "invalid_request_error", message, code, error.headers)
+
+
+async def _report(_request: Request, error: Exception) -> JSONResponse:
+    """What the hub says to something that it cannot do."""
+    if isinstance(error, UnknownModelError):
+        return _error(404, "invalid_request_error", str(error), "model_not_found")
+    if isinstance(error, HubStateError):
+        return _error(409, "invalid_request_error", str(error), "wrong_state")
+    return _error(500, "server_error", str(error), "failed")
 
 
 async def _own_up(_request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import socket
 from contextlib import closing
@@ -33,10 +35,22 @@ class ControlClient:
             HubNotRunningError: no hub runs for this hub.yaml.
             HubError: the hub refuses, does not answer within `TIMEOUT`, or its socket is not to be trusted.
         """
+        return self._ask("GET", path)
+
+    def post(self, path: str) -> dict[str, Any]:
+        """What the hub answers to ``POST path``. Raises as `get` does."""
+        return self._ask("POST", path)
+
+    def wait_for_its_end(self) -> None:
+        """Wait until no hub runs for this hub.yaml: until nobody holds its lock."""
+        with contextlib.suppress(FileNotFoundError), self._place.lock.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+
+    def _ask(self, method: str, path: str) -> dict[str, Any]:
         config = self._place.config
         try:
             check_private(self._place.directory)
-            status, body = self._exchange("GET", path)
+            status, body = self._exchange(method, path)
         except (FileNotFoundError, ConnectionRefusedError):
             raise self._not_running() from None
         except TimeoutError:

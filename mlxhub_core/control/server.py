@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,10 +33,12 @@ class ControlServer:
     Args:
         hub: is asked.
         place: where the socket is.
+        stop: see `app.make_app`.
     """
 
-    def __init__(self, hub: Hub, place: Place) -> None:
+    def __init__(self, hub: Hub, place: Place, stop: Callable[[bool], object]) -> None:
         self._hub = hub
+        self._stop = stop
         self._place = place
         self._held = ExitStack()
 
@@ -50,7 +52,7 @@ class ControlServer:
         """
         with ExitStack() as stack:
             listener = stack.enter_context(_listening(self._place.socket))
-            stack.enter_context(_answering(make_app(self._hub), listener))
+            stack.enter_context(_answering(make_app(self._hub, self._stop), listener))
             self._held = stack.pop_all()
 
     def close(self) -> None:

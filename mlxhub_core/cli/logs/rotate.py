@@ -1,0 +1,40 @@
+"""`mlxhub logs rotate`: have the hub that runs rotate logs now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+
+from mlxhub_core.cli.common import config_option, say
+from mlxhub_core.control.client import ControlClient
+from mlxhub_core.errors import EXIT_FAILED, HubError, HubNotRunningError
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@config_option
+def rotate(models: tuple[str, ...], config: Path) -> None:
+    """Rotate the logs of these models, or of all: LOG becomes LOG.1, and what the model writes next begins a new LOG.
+
+    No line is lost or torn, and no model notices. An empty log stays as it is. Exit code 3 if no hub runs for this
+    hub.yaml.
+
+    \b
+      mlxhub logs rotate
+      mlxhub logs rotate qwen3-4b
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
+    client = ControlClient(config)
+    names = models or tuple(model["name"] for model in client.get("/hub/status")["models"])
+    failed = False
+    for name in names:
+        try:
+            client.post(f"/hub/models/{quote(name, safe='')}/log/rotate")
+        except HubNotRunningError:
+            raise
+        except HubError as error:
+            failed = True
+            say(str(error), "red")
+    if failed:
+        raise SystemExit(EXIT_FAILED)
