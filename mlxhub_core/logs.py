@@ -23,11 +23,13 @@ def rotate(path: Path, backups: int) -> str | None:
 
     It is compressed when the model is started again.
     """
-    rules = {"max_bytes": None, "backups": backups, "compress": False}
+    log = Log(str(path), {"max_bytes": None, "backups": backups, "compress": False}, lambda _: None)
     try:
-        Log(str(path), rules, lambda _: None).rotate()
+        log.rotate()
     except OSError as error:
         return error.strerror or str(error)
+    finally:
+        log.close()
     return None
 
 

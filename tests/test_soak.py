@@ -1,4 +1,4 @@
-"""Fifty models, started, crashed, deafened, stopped and reloaded at random for a minute."""
+"""Fifty models, started, crashed, deafened, stopped and reloaded at random for a minute; keepers die, logs rotate."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from mlxhub_core import HubError, HubManager
+from mlxhub_core.place import Place, place_of
 from mlxhub_core.testing import FAKE_SERVER, RecordingSink, wait_until
 from mlxhub_core.testing.history import check_history
 
@@ -75,9 +76,7 @@ def test_a_minute_of_fifty_models_is_a_legal_history_and_leaves_nothing_behind(t
             thread.start()
         for thread in disturbers:
             thread.join()
-        pids = [model.pid for model in hub.get_status() if model.pid]
-        assert pids
-        assert {process.pid for process in me.children()} >= set(pids)
+        assert any(model.pid for model in hub.get_status())
     assert not list(_processes_in(tmp_path)), "a process outlived the hub"
     # Threads that still ask a dead model end by themselves, at their timeout at the latest.
     wait_until(lambda: threading.active_count() == threads and me.num_fds() == files)
@@ -103,7 +102,7 @@ def _disturb(hub: HubManager, config: Path, seed: float) -> None:
 
 
 def _disturb_once(hub: HubManager, config: Path, chance: random.Random, name: str, pid: int | None) -> None:
-    match chance.randrange(20):
+    match chance.randrange(24):
         case 0:
             fresh = config.with_name(f"{chance.random()}.yaml")
             fresh.write_text(hub_yaml(chance))
@@ -116,8 +115,22 @@ def _disturb_once(hub: HubManager, config: Path, chance: random.Random, name: st
         case 8 | 9 | 10 | 11 if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGSTOP]))
+        case 12 | 13:
+            hub.rotate_log(name)
+        case 14:
+            _kill_a_keeper(place_of(config), chance)
         case _:
             hub.start_model(name)
+
+
+def _kill_a_keeper(place: Place, chance: random.Random) -> None:
+    """Or the process that they are forked from; whoever is in the list by then."""
+    locks = list(place.runs.glob("*.lock"))
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int(chance.choice(locks).read_text()), signal.SIGKILL)
+    if chance.random() < 0.2:
+        for child in psutil.Process().children():
+            child.kill()
 
 
 def _check(sink: RecordingSink) -> None:
@@ -126,11 +139,11 @@ def _check(sink: RecordingSink) -> None:
     hooks = [event.hook for event in events]
     print(len(events), {hook: hooks.count(hook) for hook in sorted(set(hooks))})
     assert "events_lost" not in hooks
-    ends = [e for e in events if e.hook in ("model_stopped", "model_failed") and e.arguments["exit_code"] is not None]
+    ends = [e for e in events if e.hook in ("model_stopped", "model_failed") and e.event.reason != "spawn_error"]
     assert hooks.count("model_started") == len(ends)
     # That it was a day worth looking at.
     assert len(ends) > MODELS
     for hook in ("model_ready", "model_unhealthy", "model_restarting", "config_reloaded"):
         assert hook in hooks
     reasons = {event.event.reason for event in ends}
-    assert reasons >= {"operator", "crash", "signal", "unhealthy", "startup_timeout", "exit", "hub_shutdown"}
+    assert reasons >= {"operator", "crash", "signal", "unhealthy", "startup_timeout", "exit", "unsupervised", "hub_shutdown"}

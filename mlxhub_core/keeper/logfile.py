@@ -59,10 +59,15 @@ class Log:
             os.close(file)
             raise self._unfit()
         os.set_blocking(file, True)
-        if self._file >= 0:
-            os.close(self._file)
+        self.close()
         self._file, self._identity, self._in_line = file, (found.st_dev, found.st_ino), False
         return found.st_size
+
+    def close(self) -> None:
+        """Close the file. What is written next opens it anew."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file, self._identity = -1, None
 
     def write(self, data: bytearray, length: int) -> None:
         """Append the first `length` bytes. Never raises."""
