@@ -26,7 +26,7 @@ BACKOFF = (0.1, 60.0)
 PATIENCE = 3
 """Failed events in a row after which the sink is given a pause."""
 STUCK = 10.0
-"""Seconds in one call after which a sink is reported to be stuck."""
+"""Seconds in one call after which a sink is reported to be stuck, within a quarter as much again."""
 CLOSE_DEADLINE = 5.0
 """Seconds that sinks which are closed get to deliver what waits, all together."""
 
@@ -114,9 +114,10 @@ class SinkRunner:
         self._last_error: str | None = None
         self._last_success: float | None = None
         self._busy: tuple[str, float] | None = None
-        self._told_stuck: tuple[str, float] | None = None
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch, name=f"watch-{name}", daemon=True).start()
 
     def offer(self, hook: str, arguments: Arguments) -> None:
         """Queue an event. Returns at once and never raises, whatever the sink does."""
@@ -177,28 +178,27 @@ class SinkRunner:
         if self._closing:
             self._dropped += 1
             return
-        self._put(item)
-        self._changed.notify()
-        self._mention_if_stuck()
-
-    def _put(self, item: _Waiting) -> None:
-        """Append to the queue. When it is full something is dropped, and the sink will be told of the gap where it was."""
-        full = len(self._queue) >= self._delivery.queue
-        self._dropped += full
-        if full and self._delivery.when_full == "drop_newest":
-            self._gap = self._gap.and_then(item.loss)
-            return
         item.gap, self._gap = self._gap, _NO_GAP
         self._queue.append(item)
-        if full:
-            self._drop_oldest()
+        if len(self._queue) > self._delivery.queue:
+            self._drop_one()
+        self._changed.notify()
 
-    def _drop_oldest(self) -> None:
-        # But for the greeting: a sink gets its view of the hub there and nowhere else.
-        index = 1 if self._queue[0].hook == "hub_started" and len(self._queue) > 2 else 0
-        lost, following = self._queue[index], self._queue[index + 1]
-        following.gap = lost.loss.and_then(following.gap)
+    def _drop_one(self) -> None:
+        """Make room. The event after the one that goes remembers the gap, so that the sink is told of it there."""
+        if self._delivery.when_full == "drop_newest":
+            index = len(self._queue) - 1
+        else:
+            # Not the greeting: a sink gets its view of the hub there and nowhere else.
+            index = 1 if self._queue[0].hook == "hub_started" else 0
+        gap = self._queue[index].loss
         del self._queue[index]
+        self._dropped += 1
+        if index < len(self._queue):
+            following = self._queue[index]
+            following.gap = gap.and_then(following.gap)
+        else:
+            self._gap = gap
 
     def _run(self) -> None:
         if self._predecessor is not None:
@@ -208,6 +208,7 @@ class SinkRunner:
         while (item := self._next()) is not None:
             self._deliver(*item)
         self._attempt(getattr(self.sink, "close", None), "close")
+        self._over.set()
 
     def _open_sink(self) -> None:
         opener = getattr(self.sink, "open", None)
@@ -221,16 +222,16 @@ class SinkRunner:
     def _next(self) -> tuple[str, Arguments] | None:
         """The next event; None when there will be none. A sink that never opened is spared the rest."""
         with self._changed:
-            while not self._queue and not self._closing:
+            while self._open:
+                if (gap := self._take_gap()) and "events_lost" in self.hooks:
+                    return "events_lost", _told_of(gap)
+                if self._queue:
+                    item = self._queue.popleft()
+                    return item.hook, item.arguments
+                if self._closing:
+                    break
                 self._changed.wait()
-            if not self._open:
-                return None
-            if (gap := self._take_gap()) and "events_lost" in self.hooks:
-                return "events_lost", _told_of(gap)
-            if not self._queue:
-                return None
-            item = self._queue.popleft()
-            return item.hook, item.arguments
+            return None
 
     def _take_gap(self) -> _Gap | None:
         """What was dropped before the next event, or, if there is none, since the last."""
@@ -278,20 +279,20 @@ class SinkRunner:
         if number in (1, PATIENCE) or number % 100 == 0:
             self._say(f"{self._last_error} (failure {number})")
 
-    def _mention_if_stuck(self) -> None:
-        """Report a call that does not come back, once, and not on the thread that must not wait."""
-        busy = self._busy
-        if busy is None or busy is self._told_stuck or _seconds_in(busy) < STUCK:
-            return
-        self._told_stuck = busy
-        line = (
-            f"has not come back from {busy[0]} for {_seconds_in(busy):.0f} s; what comes meanwhile waits or is dropped"
-        )
-        threading.Thread(target=self._say, args=(line,), name="stuck", daemon=True).start()
+    def _watch(self) -> None:
+        """Report a call that does not come back, once. The sink's own thread cannot: it is the one that hangs."""
+        told = None
+        while not self._over.wait(STUCK / 4):
+            busy = self._busy
+            if busy is not None and busy is not told and (seconds := _seconds_in(busy)) >= STUCK:
+                told = busy
+                self._say(
+                    f"has not come back from {busy[0]} for {seconds:.0f} s; what comes meanwhile waits or is dropped"
+                )
 
     def _say(self, words: str) -> None:
         # Loguru raises what a handler raises, if the application asked it to: not here, where it would end the thread.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(BaseException):
             self._report(f"sink {self.name}: {words}")
 
     def _pause(self, seconds: float) -> bool:
