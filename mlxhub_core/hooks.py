@@ -58,8 +58,8 @@ def _check_names(sink: object, kind: str) -> None:
     for name in _public_methods(sink):
         if name.startswith(RESERVED) and name not in HOOKS and name not in optional:
             raise SinkError(
-                f"{kind}.{name} is not a hook of sink API {SINK_API}{did_you_mean(name, HOOKS)}; if the sink is meant for"
-                f" a later hub, upgrade mlxhub-core, or its author lists it in `optional_hooks`; a helper begins with _"
+                f"{kind}.{name} is not a hook of sink API {SINK_API}{did_you_mean(name, HOOKS)} (if it is one of a later"
+                f" hub, upgrade mlxhub-core, or its author lists it in `optional_hooks`; a helper begins with _)"
             )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlxhub_core.keeper.logfile import Log, last_lines, unlink
 from mlxhub_core.keeper.session import Session, birth
+from mlxhub_core.keeper.state import StateFile
 
 SCHEMA = 1
 """Version of the lines and of the state file. A hub leaves keepers alone that speak another."""
@@ -32,6 +33,9 @@ TAIL = 16 * 1024
 DRAIN = 1.0
 """Seconds to read on when all of the session has ended: somebody outside of it may hold the pipe, and fill it."""
 
+# Made before the fork, and so shared by all keepers but for the pages that their models fill.
+_BUFFER = bytearray(BUFFER)
+
 
 class Keeper:
     """Keeps one model until its session has ended.
@@ -47,16 +51,14 @@ class Keeper:
     """
 
     def __init__(self, hub: socket.socket, order: dict[str, Any]) -> None:
-        self._order = order
         self._place: str = order["place"]
+        self._grace: float = order["grace"]
         self._selector = selectors.DefaultSelector()
         self._peers: dict[socket.socket, bytearray] = {}
         self._listener: socket.socket | None = None
-        self._buffer = bytearray(BUFFER)
         self._tail = bytearray()
         self._flood = 0
         self._read_at = 0.0
-        self._over = False
         self._lock = _locked(f"{self._place}.lock")
         self._log = Log(order["log"], order["rotation"], self._on_log)
         begin = self._log.open()
@@ -85,9 +87,11 @@ class Keeper:
             "note": None,
             "exit": None,
         }
+        self._file = StateFile(f"{self._place}.json")
         self._save()
         self._welcome(hub)
         self._listen()
+        self._file.prepare()
         self._log.compress()
 
     def run(self) -> None:
@@ -116,13 +120,13 @@ class Keeper:
     def _read(self) -> int | None:
         """Take what there is, once. Returns how many bytes; None: the end."""
         try:
-            length = os.readv(self._pipe, [self._buffer])
+            length = os.readv(self._pipe, [_BUFFER])
         except BlockingIOError:
             return 0
         if length == 0:
             return None
-        self._log.write(self._buffer, length)
-        self._tail += memoryview(self._buffer)[max(0, length - TAIL) : length]
+        self._log.write(_BUFFER, length)
+        self._tail += memoryview(_BUFFER)[max(0, length - TAIL) : length]
         del self._tail[:-TAIL]
         return length
 
@@ -161,15 +165,7 @@ class Keeper:
         unlink(f"{self._place}.sock")
 
     def _save(self) -> None:
-        # Whatever the disk has against it, the model comes first.
-        with contextlib.suppress(OSError):
-            part = f"{self._place}.json.part"
-            file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                os.write(file, json.dumps(self._state).encode())
-            finally:
-                os.close(file)
-            os.replace(part, f"{self._place}.json")
+        self._file.write(self._state)
 
     # Hubs.
 
@@ -235,6 +231,7 @@ class Keeper:
             case {"note": note}:
                 self._state["note"] = note
                 self._save()
+                self._file.prepare()
             case {"rotation": {"max_bytes": limit, "backups": int(backups), "compress": compress}} if backups > 0:
                 self._log.rotation = {"max_bytes": limit and int(limit), "backups": backups, "compress": bool(compress)}
             case {"rotate": _}:
@@ -280,7 +277,7 @@ class Keeper:
         if signal.SIGCHLD in numbers:
             self._log.see_to_compression()
         if signal.SIGTERM in numbers:
-            self._session.stop(self._order["grace"])
+            self._session.stop(self._grace)
         if signal.SIGUSR1 in numbers:
             self._listen()
 

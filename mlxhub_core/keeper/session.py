@@ -108,10 +108,15 @@ class Session:
 
 def others(leader: int) -> Iterator[int]:
     """The living members of a session besides its leader."""
+    session_of = os.getsid
     for pid in _pids():
-        with contextlib.suppress(OSError):
-            if pid != leader and os.getsid(pid) == leader and not _is_zombie(pid):
-                yield pid
+        try:  # a tenth of the cost of `contextlib.suppress`, for each process there is
+            if session_of(pid) != leader:
+                continue
+        except OSError:
+            continue
+        if pid != leader and not _is_zombie(pid):
+            yield pid
 
 
 def signal_session(leader: int, number: int) -> None:
@@ -144,7 +149,7 @@ def is_living(pid: int, born: str | None) -> bool:
 
 def _pids() -> Iterator[int]:
     if os.path.exists(_PROC):
-        return (int(name) for name in os.listdir("/proc") if name.isdigit())
+        return map(int, filter(str.isdigit, os.listdir("/proc")))
     return map(int, _ps("-axo", "pid=").split())
 
 

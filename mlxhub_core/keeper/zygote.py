@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -19,6 +20,9 @@ def zygote() -> None:
         os.dup2(nothing, standard)
     os.close(nothing)
     os.chdir("/")
+    # What nobody touches after the fork stays shared memory; a collection of garbage would touch all that is there by now.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody has to wait for the keepers
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
