@@ -65,9 +65,9 @@ def _check_names(sink: object, kind: str) -> None:
 
 def _public_methods(sink: object) -> Iterator[str]:
     for name in sorted({*dir(type(sink)), *getattr(sink, "__dict__", ())}):
-        # Statically: a property must not be run to find out that it is none.
+        # Statically: a property must not be run to find out that it is none. Of itself, a class method is not callable.
         attribute = inspect.getattr_static(sink, name, None)
-        if callable(attribute) or isinstance(attribute, staticmethod | classmethod):
+        if callable(attribute) or isinstance(attribute, classmethod):
             yield name
 
 

@@ -32,6 +32,8 @@ STEM = 20
 """Characters of a model's name in the names of a run's files: the path of a socket must be short."""
 POLL = (0.02, 0.25)
 """Seconds between looks at a process that has lost its keeper, at first and at most: no event tells of its end."""
+HANG_UP = 1.0
+"""Seconds that a keeper has to hang up when it has told the end of its model: it only writes that down."""
 KILL_WAIT = 2.0
 """Seconds to wait for such a one after SIGKILL."""
 
@@ -49,14 +51,14 @@ class Keepers:
         self._directory = directory
         self._zygote = _Zygote(label)
         self._report = report
-        self._ended: set[str] = set()
+        self._ended: dict[str, _Kept] = {}
 
     def start(self, order: Order, listener: Listener) -> Process:
         """See `process.ProcessFactory`."""
         make_private(self._directory)
         place = self._directory / f"{order.model[:STEM]}-{order.run_id[:8]}"
         connection, state = self._ordered(order, place)
-        kept = _Kept(connection, state, place, self._report, self._ended.add)
+        kept = _Kept(connection, state, place, self._report, self._ended)
         kept.listen(listener)
         return kept
 
@@ -71,7 +73,8 @@ class Keepers:
 
     def forget(self, run_id: str) -> None:
         """See `process.ProcessFactory`."""
-        self._ended.discard(run_id)
+        if (kept := self._ended.pop(run_id, None)) is not None:
+            kept.wait()
         for lock in self._directory.glob(f"*-{run_id[:8]}.lock"):
             _remove(lock.with_suffix(""))
 
@@ -108,7 +111,7 @@ class Keepers:
             self._report(f"{place}.json cannot be read; what a former hub ran there is not known")
             _remove(place)
             return None
-        kept = _Kept(connection, state, place, self._report, self._ended.add)
+        kept = _Kept(connection, state, place, self._report, self._ended)
         return Survivor(
             model=state["model"],
             run_id=state["run"],
@@ -225,7 +228,7 @@ class _Kept:
         state: Mapping[str, Any],
         place: Path,
         report: Callable[[str], None],
-        ended: Callable[[str], None],
+        ended: dict[str, _Kept],
     ) -> None:
         self.pid: int = state["pid"]
         self._connection = connection
@@ -233,6 +236,7 @@ class _Kept:
         self._place = place
         self._report = report
         self._ended = ended
+        self._thread: threading.Thread | None = None
         self._released = False
         self._asked = state["asked"] is not None
         self._grace: float = state["grace"]
@@ -244,7 +248,7 @@ class _Kept:
         if self._state["exit"] is None:
             self.listen(listener)
             return self
-        self._ended(self._state["run"])
+        self._ended[self._state["run"]] = self
         if self._connection is not None:
             self._connection.close()
         return self
@@ -252,7 +256,13 @@ class _Kept:
     def listen(self, listener: Listener) -> None:
         """Begin to hear."""
         name = f"keeper-of-{self.pid}"
-        threading.Thread(target=self._hear, args=(listener,), name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._hear, args=(listener,), name=name, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until its keeper has hung up: then it writes into none of its files any more."""
+        if self._thread is not None:
+            self._thread.join(HANG_UP)
 
     def stop(self, grace: float, reason: str) -> None:
         """See `process.Process`."""
@@ -290,20 +300,22 @@ class _Kept:
                 self._connection.send(json.dumps(command).encode())
 
     def _hear(self, listener: Listener) -> None:
-        outcome = None
-        if self._connection is not None:
-            for news in self._connection.listen():
-                if "exit" in news:
-                    outcome = _exit(news["exit"])
-                    break
+        told = False
+        for news in self._connection.listen() if self._connection is not None else ():
+            if "exit" in news:
+                told = True
+                self._tell_end(listener, _exit(news["exit"]))
+            else:
                 self._pass_on(news, listener)
+        if self._connection is not None:
             self._connection.close()
-        if self._released:
-            return
+        if not (told or self._released):
+            self._tell_end(listener, self._without_keeper())
+
+    def _tell_end(self, listener: Listener, outcome: Exit) -> None:
         for done in self._rotations:
             done("it has ended")
-        outcome = outcome or self._without_keeper()
-        self._ended(self._state["run"])
+        self._ended[self._state["run"]] = self
         listener.exited(outcome)
 
     def _pass_on(self, news: Mapping[str, Any], listener: Listener) -> None:

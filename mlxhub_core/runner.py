@@ -195,8 +195,8 @@ class SinkRunner:
         del self._queue[index]
         self._dropped += 1
         if index < len(self._queue):
-            following = self._queue[index]
-            following.gap = gap.and_then(following.gap)
+            # It had none itself: where the oldest go, a gap is always at the front.
+            self._queue[index].gap = gap
         else:
             self._gap = gap
 

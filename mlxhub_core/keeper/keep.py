@@ -159,9 +159,9 @@ class Keeper:
             "tail": last_lines(bytes(self._tail)),
             "lost": self._log.lost,
         }
-        # First on the disk: a hub that has heard of it may remove it.
-        self._save()
+        # A hub that hears of it waits until we hang up before it removes the file.
         self._tell({"exit": self._state["exit"]})
+        self._save()
         unlink(f"{self._place}.sock")
 
     def _save(self) -> None:
