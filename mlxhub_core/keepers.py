@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mlxhub_core.keeper import __main__ as program
 from mlxhub_core.keeper.keep import SCHEMA
 from mlxhub_core.keeper.session import is_living, others, signal_session
@@ -30,8 +32,8 @@ PATIENCE = 10.0
 """Seconds that a keeper has to answer when it is started or met again: it does so in a few thousandths."""
 STEM = 20
 """Characters of a model's name in the names of a run's files: the path of a socket must be short."""
-POLL = (0.02, 0.25)
-"""Seconds between looks at a process that has lost its keeper, at first and at most: no event tells of its end."""
+POLL = 0.02
+"""Seconds between looks for the socket that a keeper was asked to make anew."""
 HANG_UP = 1.0
 """Seconds that a keeper has to hang up when it has told the end of its model: it only writes that down."""
 KILL_WAIT = 2.0
@@ -240,7 +242,7 @@ class _Kept:
         self._released = False
         self._asked = state["asked"] is not None
         self._grace: float = state["grace"]
-        self._hurry = threading.Event()
+        self._killed = self._orphaned = False
         self._rotations: list[Callable[[str | None], None]] = []
 
     def attached(self, listener: Listener) -> Process:
@@ -271,8 +273,10 @@ class _Kept:
 
     def kill(self) -> None:
         """See `process.Process`."""
-        self._hurry.set()
+        self._killed = True
         self._say(kill=True)
+        if self._orphaned:
+            signal_session(self.pid, signal.SIGKILL)
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """See `process.Process`."""
@@ -334,8 +338,9 @@ class _Kept:
         state = _state_of(self._place) or {}
         if state.get("exit"):
             return _exit(state["exit"])
-        forced = _end_session(self.pid, self._state["birth"], self._grace, self._hurry)
-        return Exit(None, forced=self._asked and forced)
+        self._orphaned = True
+        forced = _end_session(self.pid, self._state["birth"], 0.0 if self._killed else self._grace)
+        return Exit(None, forced=self._asked and (forced or self._killed))
 
 
 def _order_text(order: Order, place: Path) -> bytes:
@@ -401,7 +406,7 @@ def _meet(place: Path) -> tuple[_Connection, dict[str, Any]] | None:
             if not is_held(_lock_of(place)) or time.monotonic() > deadline:
                 raise
             os.kill(_keeper_of(place), signal.SIGUSR1)
-            time.sleep(POLL[0])
+            time.sleep(POLL)
         else:
             return connection, connection.receive()["state"]
 
@@ -438,7 +443,7 @@ def _abandon(place: Path) -> None:
     """Leave nothing of a start that was not answered in time."""
     state = _end_keeper(place)
     if state is not None:
-        _end_session(state["pid"], state["birth"], 0.0, threading.Event())
+        _end_session(state["pid"], state["birth"], 0.0)
     _remove(place)
 
 
@@ -451,29 +456,30 @@ def _state_of(place: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) else None
 
 
-def _end_session(pid: int, born: str | None, grace: float, hurry: threading.Event) -> bool:
+def _end_session(pid: int, born: str | None, grace: float) -> bool:
     """End a session that has no keeper, and wait for it. Returns whether that took a SIGKILL."""
+    forced = False
+    with contextlib.suppress(psutil.Error):
+        leader = psutil.Process(pid)
+        if is_living(pid, born):
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                signal_session(pid, number)
+            if not _has_ended(leader, grace):
+                forced = True
+                signal_session(pid, signal.SIGKILL)
+                _has_ended(leader, KILL_WAIT)
+    if any(others(pid)):
+        signal_session(pid, signal.SIGKILL)
+    return forced
 
-    def living() -> bool:
-        return is_living(pid, born) or any(others(pid))
 
-    if not living():
-        return False
-    for number in (signal.SIGTERM, signal.SIGCONT):
-        signal_session(pid, number)
-    if _gone(living, grace, hurry):
-        return False
-    signal_session(pid, signal.SIGKILL)
-    _gone(living, KILL_WAIT, threading.Event())
-    return True
-
-
-def _gone(living: Callable[[], bool], seconds: float, hurry: threading.Event) -> bool:
-    until, pause = time.monotonic() + seconds, POLL[0]
-    while living():
-        if time.monotonic() >= until or hurry.wait(pause):
-            return not living()
-        pause = min(pause * 1.5, POLL[1])
+def _has_ended(process: psutil.Process, seconds: float) -> bool:
+    """Whether a process ends within so many seconds."""
+    try:
+        process.wait(seconds)
+    except psutil.TimeoutExpired:
+        # Some systems never wait for orphans, and older psutil takes what is left of them for a process.
+        return process.status() == psutil.STATUS_ZOMBIE
     return True
 
 
