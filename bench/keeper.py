@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import platform
-import signal
+import queue
 import socket
 import statistics
 import subprocess
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 import venv
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,7 +27,10 @@ from pathlib import Path
 import psutil
 
 from mlxhub_core import HubManager
+from mlxhub_core.keepers import Keepers
+from mlxhub_core.launch import Launch
 from mlxhub_core.place import place_of
+from mlxhub_core.process import Exit, Order
 
 QUICK = "--quick" in sys.argv
 ROUNDS = 3 if QUICK else 7
@@ -52,11 +56,14 @@ Pump = AbstractContextManager[tuple[psutil.Process, Path]]
 def main() -> None:
     """Print all figures."""
     pumps = {"cat >> log": cat, "mlxhub": keeper} | peers()
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}; {ROUNDS} rounds, medians\n")
+    print(
+        f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}; {ROUNDS} rounds, medians\n"
+    )
     floods(pumps)
     line_to_file(pumps)
     stopped_supervisor(pumps)
     crashes()
+    starts()
     many()
 
 
@@ -67,13 +74,16 @@ def main() -> None:
 def cat(directory: Path, argv: list[str]) -> Iterator[tuple[psutil.Process, Path]]:
     """The floor: `argv | cat >> log`."""
     log = directory / "log"
-    with log.open("ab") as file, subprocess.Popen(argv, cwd=directory, stdout=subprocess.PIPE) as child:
-        with subprocess.Popen(["cat"], stdin=child.stdout, stdout=file) as pump:
-            try:
-                yield psutil.Process(pump.pid), log
-            finally:
-                end(child.pid)
-                pump.kill()
+    with (
+        log.open("ab") as file,
+        subprocess.Popen(argv, cwd=directory, stdout=subprocess.PIPE) as child,
+        subprocess.Popen(["cat"], stdin=child.stdout, stdout=file) as pump,
+    ):
+        try:
+            yield psutil.Process(pump.pid), log
+        finally:
+            end(child.pid)
+            pump.kill()
 
 
 @contextmanager
@@ -81,7 +91,11 @@ def keeper(directory: Path, argv: list[str]) -> Iterator[tuple[psutil.Process, P
     """A hub with one model."""
     config = directory / "hub.yaml"
     model = {"name": "m", "default": True, "health": "off", "command": argv, "stop_timeout": 0.2}
-    config.write_text(f"log_path: .\nlog_rotation: off\nsinks: {{loguru: off}}\nmodels: [{json.dumps(model)}]\n".replace('"off"', "off"))
+    config.write_text(
+        f"log_path: .\nlog_rotation: off\nsinks: {{loguru: off}}\nmodels: [{json.dumps(model)}]\n".replace(
+            '"off"', "off"
+        )
+    )
     with HubManager(config) as hub:
         hub.reload()
         (status,) = hub.get_status()
@@ -237,73 +251,113 @@ def stopped_hub(directory: Path, program: str) -> float:
 
 def crashes() -> None:
     """SIGKILL of a model until a sink's hook runs, until the next process runs; of a keeper until a sink's hook runs."""
-    told: dict[str, list[float]] = {"sink": [], "restarted": [], "keeper": []}
-    floor: list[float] = []
-    stamped = threading.Event()
-
-    class Stamps:
-        at = 0.0
-
-        def model_failed(self) -> None:
-            Stamps.at = time.time()
-            stamped.set()
-
-    # A shell, as it begins in a thousandth of a second: the hub's part is what counts.
-    argv = ["sh", "-c", ": > run.$$; exec sleep 1000"]
-    model = {
-        "name": "m",
-        "default": True,
-        "health": False,
-        "restart": {"delay": 0, "max_failures": 1000, "jitter": 0},
-        "command": argv,
-        "working_directory": ".",
-    }
-    with place() as directory:
+    hook, restart, keeper_lost, floor_told, floor_restart = ([] for _ in range(5))
+    stamp = Stamp()
+    with place() as directory, fifo(directory) as began:
+        # A shell, as it begins in a thousandth of a second: the hub's part is what counts.
+        argv = ["sh", "-c", "echo > began; exec sleep 1000"]
+        model = {"name": "m", "default": True, "health": False, "working_directory": str(directory), "command": argv}
+        model["restart"] = {"delay": 0, "max_failures": 1000, "jitter": 0}
         config = directory / "hub.yaml"
         config.write_text(f"log_path: .\nlog_rotation: off\nsinks: {{loguru: off}}\nmodels: [{json.dumps(model)}]\n")
-        with HubManager(config, observability_sink=Stamps()) as hub:
+        with HubManager(config, observability_sink=stamp) as hub:
             hub.reload()
-            for number in range(60):
-                (status,) = hub.get_status()
-                wait((directory / f"run.{status.pid}").exists)
+            began()
+            for number in range(20 * ROUNDS):
                 time.sleep(0.02)
-                assert status.pid is not None
-                victim = status.pid
-                if number >= 40:
-                    parent = psutil.Process(victim).parent()
-                    assert parent is not None
-                    victim = parent.pid
-                stamped.clear()
-                began = time.time()
-                os.kill(victim, signal.SIGKILL)
-                stamped.wait(5)
-                told["keeper" if number >= 40 else "sink"].append(Stamps.at - began)
-                wait(lambda before=status.pid: hub.get_status()[0].pid not in (None, before))
-                after = directory / f"run.{hub.get_status()[0].pid}"
-                wait(after.exists)
-                if number < 40:
-                    told["restarted"].append(after.stat().st_mtime - began)
-                    floor.append(bare_restart(directory, argv))
-    bare = statistics.median(floor)
-    print("after a SIGKILL, no delay before the restart:")
-    print(f"  model -> a sink's hook runs      {spread(told['sink'])}")
-    print(f"  model -> the next process runs   {spread(told['restarted'])}   floor, Popen in Python: {bare * 1000:.2f} ms")
-    print(f"  keeper -> a sink's hook runs     {spread(told['keeper'])}   (the model is ended before)\n")
+                victim = psutil.Process(hub.get_status()[0].pid)
+                if number % 4 == 3 and (parent := victim.parent()):
+                    keeper_lost.append(stamp.after(parent.kill))
+                    began()
+                    continue
+                killed = time.monotonic()
+                hook.append(stamp.after(victim.kill))
+                restart.append(began() - killed)
+                told, restarted = bare_crash(directory, argv, began)
+                floor_told.append(told)
+                floor_restart.append(restarted)
+    print("after a SIGKILL, no delay before the restart; the floor is a thread in `Popen.wait` and another Popen:")
+    print(f"  model -> a sink's hook runs      {spread(hook)}   floor {spread(floor_told)}")
+    print(f"  model -> the next process runs   {spread(restart)}   floor {spread(floor_restart)}")
+    print(f"  keeper -> a sink's hook runs     {spread(keeper_lost)}   (the model is ended before)\n")
 
 
-def bare_restart(directory: Path, argv: list[str]) -> float:
+def starts() -> None:
+    """From the order until the model runs, beside the start of a bare interpreter."""
+    ordered, bare = [], []
+    with place() as directory:
+        keepers = Keepers(directory / "runs", "bench", print)
+        launch = Launch(("sleep", "1000"), dict(os.environ), directory)
+        for _ in range(5 * ROUNDS):
+            began = time.monotonic()
+            process = keepers.start(Order("m", uuid.uuid4().hex, launch, directory / "m.log"), Deaf())
+            ordered.append(time.monotonic() - began)
+            process.kill()
+            began = time.monotonic()
+            subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
+            bare.append(time.monotonic() - began)
+        keepers.close()
+    print(f"a keeper and its model are started in {spread(ordered)}; `python -I -S -c pass` takes {spread(bare)}\n")
+
+
+class Stamp:
+    """A sink that takes the time."""
+
+    def __init__(self) -> None:
+        self._times: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def model_failed(self) -> None:
+        """Now."""
+        self._times.put(time.monotonic())
+
+    def after(self, action: Callable[[], object]) -> float:
+        """Seconds from an action until the hook ran."""
+        began = time.monotonic()
+        action()
+        return self._times.get(timeout=30) - began
+
+
+class Deaf:
+    """Listens to a process, and does not care."""
+
+    def exited(self, outcome: Exit) -> None:
+        """Nothing."""
+
+    def log_failing(self, reason: str) -> None:
+        """Nothing."""
+
+    def log_recovered(self, lost_bytes: int) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def fifo(directory: Path) -> Iterator[Callable[[], float]]:
+    """A named pipe `began`; waits for the next line that is written into it, and gives the time."""
+    os.mkfifo(directory / "began")
+    end = os.open(directory / "began", os.O_RDWR)
+
+    def wait_for_line() -> float:
+        os.read(end, 1)
+        return time.monotonic()
+
+    yield wait_for_line
+    os.close(end)
+
+
+def bare_crash(directory: Path, argv: list[str], began: Callable[[], float]) -> tuple[float, float]:
     """A process is killed, waited for, and another one started: the least that Python needs."""
-    first = subprocess.Popen(argv, cwd=directory)
-    wait((directory / f"run.{first.pid}").exists)
-    began = time.time()
-    first.kill()
-    first.wait()
-    second = subprocess.Popen(argv, cwd=directory)
-    stamp = directory / f"run.{second.pid}"
-    wait(stamp.exists)
-    second.kill()
-    second.wait()
-    return stamp.stat().st_mtime - began
+    with subprocess.Popen(argv, cwd=directory) as first:
+        began()
+        told: queue.SimpleQueue[float] = queue.SimpleQueue()
+        threading.Thread(target=lambda: (first.wait(), told.put(time.monotonic()))).start()
+        time.sleep(0.01)
+        killed = time.monotonic()
+        first.kill()
+        heard = told.get()
+        with subprocess.Popen(argv, cwd=directory) as second:
+            restarted = began()
+            second.kill()
+    return heard - killed, restarted - killed
 
 
 def many() -> None:
@@ -323,7 +377,9 @@ def many() -> None:
         each = sum(memory[keeper] for keeper in keepers) / MANY
         print(f"a hub with {MANY} idle models, no probes:")
         print(f"  context switches in {5 if QUICK else 20} s: {woken}")
-        print(f"  memory (PSS): hub {memory[hub]:.1f} MiB, zygote {memory[hub.children()[0]]:.1f}, each keeper {each:.2f}")
+        print(
+            f"  memory (PSS): hub {memory[hub]:.1f} MiB, zygote {memory[hub.children()[0]]:.1f}, each keeper {each:.2f}"
+        )
         print(f"  all together {sum(memory.values()):.1f} MiB; one `python -I -S` that waits: {floor:.1f} MiB")
         hub.kill()
         hub.wait()
@@ -344,7 +400,10 @@ def hub_process(
 ) -> Iterator[psutil.Process]:
     """A hub in a process of its own; all its models run, or are adopted, when this begins."""
     config = directory / "hub.yaml"
-    config.write_text("log_path: .\nlog_rotation: off\nsinks: {loguru: off}\nmodels:\n" + "".join(f"- {json.dumps(m)}\n" for m in models))
+    config.write_text(
+        "log_path: .\nlog_rotation: off\nsinks: {loguru: off}\nmodels:\n"
+        + "".join(f"- {json.dumps(m)}\n" for m in models)
+    )
     program = (
         "import sys, threading\nfrom mlxhub_core import HubManager\nclass Count:\n left = threading.Semaphore(0)\n"
         f" def model_{hook}(self): self.left.release()\n"

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,8 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from mlxhub_core.keeper import __main__ as program
 from mlxhub_core.keeper.keep import SCHEMA
@@ -33,7 +32,7 @@ PATIENCE = 10.0
 STEM = 20
 """Characters of a model's name in the names of a run's files: the path of a socket must be short."""
 POLL = 0.02
-"""Seconds between looks for the socket that a keeper was asked to make anew."""
+"""Seconds between looks at what no event tells: a socket that a keeper makes anew; on macOS, the end of an orphan."""
 HANG_UP = 1.0
 """Seconds that a keeper has to hang up when it has told the end of its model: it only writes that down."""
 KILL_WAIT = 2.0
@@ -459,27 +458,34 @@ def _state_of(place: Path) -> dict[str, Any] | None:
 def _end_session(pid: int, born: str | None, grace: float) -> bool:
     """End a session that has no keeper, and wait for it. Returns whether that took a SIGKILL."""
     forced = False
-    with contextlib.suppress(psutil.Error):
-        leader = psutil.Process(pid)
-        if is_living(pid, born):
-            for number in (signal.SIGTERM, signal.SIGCONT):
-                signal_session(pid, number)
-            if not _has_ended(leader, grace):
-                forced = True
-                signal_session(pid, signal.SIGKILL)
-                _has_ended(leader, KILL_WAIT)
+    if is_living(pid, born):
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            signal_session(pid, number)
+        if not _has_ended(pid, born, grace):
+            forced = True
+            signal_session(pid, signal.SIGKILL)
+            _has_ended(pid, born, KILL_WAIT)
     if any(others(pid)):
         signal_session(pid, signal.SIGKILL)
     return forced
 
 
-def _has_ended(process: psutil.Process, seconds: float) -> bool:
-    """Whether a process ends within so many seconds."""
-    try:
-        process.wait(seconds)
-    except psutil.TimeoutExpired:
-        # Some systems never wait for orphans, and older psutil takes what is left of them for a process.
-        return process.status() == psutil.STATUS_ZOMBIE
+def _has_ended(pid: int, born: str | None, seconds: float) -> bool:
+    """Whether a process, which is no child of ours, ends within so many seconds."""
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):  # It has ended; or the system is too old for that after all.
+            file = os.pidfd_open(pid)
+            poll = select.poll()
+            poll.register(file, select.POLLIN)
+            try:
+                return bool(poll.poll(seconds * 1000))
+            finally:
+                os.close(file)
+    until = time.monotonic() + seconds
+    while is_living(pid, born):
+        if time.monotonic() > until:
+            return False
+        time.sleep(POLL)
     return True
 
 
