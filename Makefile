@@ -57,6 +57,7 @@ format: $(VENV)/.installed ## put the style right
 bench: $(VENV)/.installed ## figures, each beside a floor measured in the same run
 	$(BIN)/python bench/import_time.py
 	$(BIN)/python bench/publish.py
+	$(BIN)/python bench/keeper.py
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) mlxhub-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

@@ -11,7 +11,6 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import pluggy
@@ -34,9 +33,11 @@ class Fanout:
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
-        self._plugins = pluggy.PluginManager(hookspecs.PROJECT)
-        self._plugins.add_hookspecs(hookspecs)
+        self._plugins = _plugin_manager()
         self._relays: dict[str, _Relay] = {}
+        # Each with a manager of its own: so that none stands between an event and the sinks, whatever it asks of pluggy
+        # (`tryfirst`, `wrapper`), what it raises is its own affair, and it may be equal to another or have its name.
+        self._registered: list[tuple[object, pluggy.PluginManager]] = []
 
     def add(
         self, name: str, sink: object, greeting: Arguments | None = None, delivery: DeliverySettings | None = None
@@ -91,26 +92,36 @@ class Fanout:
     def register(self, plugin: object) -> None:
         """Have pluggy call an object's methods that are marked with `hookimpl`, on the thread of the hub.
 
+        Each event reaches the sinks first, then these objects in the order in which they were registered.
+
         Raises:
             SinkError: one of them is no hook, or cannot be called with what there is.
         """
-        _check_plugin(plugin)
-        try:
-            self._plugins.register(plugin)
-        except ValueError:
-            raise SinkError(f"{type(plugin).__name__}: this object is registered already") from None
+        if any(plugin is known for known, _ in self._registered):
+            raise SinkError(f"{type(plugin).__name__}: this object is registered already")
+        self._registered.append((plugin, _alone(plugin)))
 
     def unregister(self, plugin: object) -> None:
-        """Have pluggy call a registered object no more."""
-        self._plugins.unregister(plugin)
+        """Have pluggy call a registered object no more.
+
+        Raises:
+            SinkError: it is not registered.
+        """
+        left = [(known, plugins) for known, plugins in self._registered if known is not plugin]
+        if len(left) == len(self._registered):
+            raise SinkError(f"{type(plugin).__name__}: this object is not registered")
+        self._registered = left
 
     def publish(self, hook: str, arguments: dict[str, Any]) -> None:
-        """Send an event to every sink. Returns at once and never raises."""
-        try:
-            getattr(self._plugins.hook, hook)(**arguments)
-        except Exception as error:  # noqa: BLE001  # of a registered object: those of ours cannot
-            with contextlib.suppress(Exception):
-                self._report(f"a registered plug-in raised in {hook}: {described(error)}")
+        """Send an event to every sink. Returns at once and never raises, but for what registered objects take."""
+        getattr(self._plugins.hook, hook)(**arguments)
+        for plugin, plugins in tuple(self._registered):
+            try:
+                getattr(plugins.hook, hook)(**arguments)
+            except BaseException as error:  # noqa: BLE001  # SystemExit too: it would end what the hub is about to do
+                with contextlib.suppress(BaseException):
+                    kind = type(plugin).__name__
+                    self._report(f"{kind}, a registered plug-in, raised in {hook}: {described(error)}")
 
     def names(self) -> list[str]:
         """The sinks that are on."""
@@ -134,8 +145,7 @@ def _relaying(relay: _Relay, hook: str) -> Callable[..., None]:
     names = HOOKS[hook]
 
     # pluggy looks through `wraps` for the names of the arguments, and passes them by position in that order.
-    # First of all, so that no registered object of somebody else stands between an event and the sinks.
-    @hookspecs.hookimpl(tryfirst=True)
+    @hookspecs.hookimpl
     @functools.wraps(getattr(hookspecs, hook))
     def hand_on(*values: Any) -> None:
         relay.runner.offer(hook, dict(zip(names, values, strict=True)))
@@ -143,24 +153,43 @@ def _relaying(relay: _Relay, hook: str) -> Callable[..., None]:
     return hand_on
 
 
-def _check_plugin(plugin: object) -> None:
-    """Refuse what pluggy would take and then never call, or call in vain."""
+def _plugin_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _alone(plugin: object) -> pluggy.PluginManager:
+    """A manager with this object alone. Refuses what pluggy would take and then never call, or call in vain."""
     kind = type(plugin).__name__
     if isinstance(plugin, type):
         raise SinkError(f"{plugin.__name__} is a class; register an object: {plugin.__name__}()")
-    # Another manager than the hub's, which would keep half of what it refuses.
-    trial = pluggy.PluginManager(hookspecs.PROJECT)
-    trial.add_hookspecs(hookspecs)
-    version = f"this hub has sink API {SINK_API}; mend it, or upgrade mlxhub-core"
-    for name in filter(partial(trial.parse_hookimpl_opts, plugin), dir(plugin)):
-        if name not in HOOKS:
-            raise SinkError(f"{kind}.{name} is not a hook{did_you_mean(name, HOOKS)}; {version}")
-        if any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(getattr(plugin, name)).parameters.values()):
-            raise SinkError(f"{kind}.{name} takes arguments by keyword only, and pluggy passes none so; drop its `*`")
-    try:
-        trial.register(plugin)
-        trial.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise SinkError(f"{described(error)}; {version}") from None
-    if not trial.get_hookcallers(plugin):
+    manager = _plugin_manager()
+    marked = {name: marks for name in dir(plugin) if (marks := manager.parse_hookimpl_opts(plugin, name))}
+    if not marked:
         raise SinkError(f"{kind} has no method that is marked with `mlxhub_core.hookimpl`")
+    for name, marks in marked.items():
+        hook = marks.get("specname") or name
+        if hook not in HOOKS and not marks.get("optionalhook"):
+            raise SinkError(f"{kind}.{name} is not a hook{did_you_mean(hook, HOOKS)}; {_VERSION}")
+        if fault := _fault(getattr(plugin, name), wraps=bool(marks.get("wrapper") or marks.get("hookwrapper"))):
+            raise SinkError(f"{kind}.{name} {fault}")
+    try:
+        manager.register(plugin, kind)
+    except pluggy.PluginValidationError as error:
+        raise SinkError(f"{described(error)}; {_VERSION}") from None
+    return manager
+
+
+_VERSION = f"this hub has sink API {SINK_API}; mend it, or upgrade mlxhub-core"
+
+
+def _fault(method: Callable[..., Any], *, wraps: bool) -> str | None:
+    """Why pluggy would call a method in vain, or None."""
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        return "is async, and nobody would await it; make it a plain function"
+    if inspect.isgeneratorfunction(method) and not wraps:
+        return "has a `yield`, so that nothing of it would run; drop that, or mark it with `wrapper=True`"
+    if any(parameter.kind is parameter.KEYWORD_ONLY for parameter in inspect.signature(method).parameters.values()):
+        return "takes arguments by keyword only, and pluggy passes none so; drop its `*`"
+    return None

@@ -94,6 +94,7 @@ class Keepers:
                     return connection, _answer(connection, text)
                 except TimeoutError:
                     connection.close()
+                    self._zygote.close()
                     _abandon(place)
                     raise OSError(errno.ETIMEDOUT, "its keeper does not answer") from None
                 except BaseException:
@@ -303,17 +304,30 @@ class _Kept:
                 self._connection.send(json.dumps(command).encode())
 
     def _hear(self, listener: Listener) -> None:
+        while self._connection is not None:
+            if self._converse(self._connection, listener) or self._released:
+                return
+            self._connection = self._again()
+        self._tell_end(listener, self._without_keeper())
+
+    def _converse(self, connection: _Connection, listener: Listener) -> bool:
+        """Hear it until it hangs up. Returns whether it has told the end of the process."""
         told = False
-        for news in self._connection.listen() if self._connection is not None else ():
+        for news in connection.listen():
             if "exit" in news:
                 told = True
                 self._tell_end(listener, _exit(news["exit"]))
             else:
                 self._pass_on(news, listener)
-        if self._connection is not None:
-            self._connection.close()
-        if not (told or self._released):
-            self._tell_end(listener, self._without_keeper())
+        connection.close()
+        return told
+
+    def _again(self) -> _Connection | None:
+        """Another connection, should it have hung up on us because we did not listen; None: it is gone."""
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            if (met := _meet(self._place)) is not None:
+                return met[0]
+        return None
 
     def _tell_end(self, listener: Listener, outcome: Exit) -> None:
         for done in self._rotations:

@@ -8,11 +8,14 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 LONGEST_LINE = 64 * 1024
 """Bytes by which a log may grow beyond its limit so that a line is not torn; the limit cuts longer ones."""
+NOTE_PAUSE = 0.1
+"""Seconds between two notes that writing fails, or works again, at least; what they say may be late by that."""
 TAIL_LINES = (20, 500)
 """Lines of it that are told, and characters of each."""
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
@@ -36,6 +39,8 @@ class Log:
         self.lost = 0
         self._told = told
         self._troubles: dict[str, str] = {}
+        self._told_failing = False
+        self._told_at = float("-inf")
         self._file = -1
         self._identity: tuple[int, int] | None = None
         self._in_line = False
@@ -178,13 +183,15 @@ class Log:
             self._note("rotate", None)
 
     def _note(self, what: str, trouble: str | None) -> None:
-        before = bool(self._troubles)
         if trouble is None:
             self._troubles.pop(what, None)
         else:
             self._troubles[what] = trouble
-        if before != bool(self._troubles):
-            self._told(trouble)
+        failing, now = bool(self._troubles), time.monotonic()
+        # A disk that is just about full fails and recovers at every other write: nobody is told of each.
+        if failing != self._told_failing and now - self._told_at >= NOTE_PAUSE:
+            self._told_failing, self._told_at = failing, now
+            self._told(next(iter(self._troubles.values()), None))
 
     def _unfit(self) -> OSError:
         return OSError(errno.ENXIO, "no file that a log could be written to; remove it", self.path)

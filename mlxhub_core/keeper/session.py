@@ -137,8 +137,7 @@ def birth(pid: int) -> str | None:
     if os.path.exists(_PROC):
         if (found := _stat(pid)) is None:
             return None
-        with open("/proc/sys/kernel/random/boot_id") as boot:
-            return f"{boot.read().strip()} {found[19]}"  # proc(5): starttime, in clock ticks since boot
+        return f"{_boot()} {found[19]}"  # proc(5): starttime, in clock ticks since boot
     return _ps("-o", "lstart=", "-p", str(pid)).strip() or None
 
 
@@ -158,6 +157,13 @@ def _is_zombie(pid: int) -> bool:
         return _ps("-o", "stat=", "-p", str(pid)).startswith("Z")
     found = _stat(pid)
     return found is None or found[0] in ("Z", "X")
+
+
+def _boot() -> str:
+    """What tells this boot of a Linux machine from all others."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
+        return boot.read().strip()
+    return ""
 
 
 def _stat(pid: int) -> list[str] | None:

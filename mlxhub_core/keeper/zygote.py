@@ -25,7 +25,7 @@ def zygote() -> None:
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody has to wait for the keepers
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which the models would inherit
     while True:
         message, descriptors, _, _ = socket.recv_fds(hub, 1, 1)
         if not message:
