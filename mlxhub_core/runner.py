@@ -38,7 +38,7 @@ def described(error: BaseException) -> str:
     """The type and the text of an exception of a stranger, as one line."""
     try:
         text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001  # even its text may fail, and that must not be the end of the one who asks
+    except BaseException:  # noqa: BLE001  # even its text may fail, and that must not be the end of the one who asks
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -114,6 +114,7 @@ class SinkRunner:
         self._last_error: str | None = None
         self._last_success: float | None = None
         self._busy: tuple[str, float] | None = None
+        self._called = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
@@ -209,6 +210,7 @@ class SinkRunner:
             self._deliver(*item)
         self._attempt(getattr(self.sink, "close", None), "close")
         self._over.set()
+        self._called.set()
 
     def _open_sink(self) -> None:
         opener = getattr(self.sink, "open", None)
@@ -262,6 +264,7 @@ class SinkRunner:
         if not callable(call):
             return True
         self._busy = (what, time.monotonic())
+        self._called.set()
         try:
             call()
         except BaseException as error:  # noqa: BLE001  # SystemExit too: it would end the thread without a word
@@ -280,15 +283,23 @@ class SinkRunner:
             self._say(f"{self._last_error} (failure {number})")
 
     def _watch(self) -> None:
-        """Report a call that does not come back, once. The sink's own thread cannot: it is the one that hangs."""
+        """Report a call that does not come back, once. The sink's own thread cannot: it is the one that hangs.
+
+        While nothing is called it does not wake up.
+        """
         told = None
-        while not self._over.wait(STUCK / 4):
-            busy = self._busy
-            if busy is not None and busy is not told and (seconds := _seconds_in(busy)) >= STUCK:
-                told = busy
-                self._say(
-                    f"has not come back from {busy[0]} for {seconds:.0f} s; what comes meanwhile waits or is dropped"
-                )
+        while self._called.wait() and not self._over.is_set():
+            self._called.clear()
+            pause = STUCK
+            while not self._over.wait(pause) and (busy := self._busy) is not None:
+                pause = STUCK - _seconds_in(busy)
+                if pause <= 0:
+                    if busy is not told:
+                        told = busy
+                        self._say(
+                            f"has not come back from {busy[0]} for {_seconds_in(busy):.0f} s; what comes meanwhile waits or is dropped"
+                        )
+                    break
 
     def _say(self, words: str) -> None:
         # Loguru raises what a handler raises, if the application asked it to: not here, where it would end the thread.

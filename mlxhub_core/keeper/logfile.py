@@ -14,8 +14,8 @@ from typing import Any
 
 LONGEST_LINE = 64 * 1024
 """Bytes by which a log may grow beyond its limit so that a line is not torn; the limit cuts longer ones."""
-NOTE_PAUSE = 0.1
-"""Seconds between two notes that writing fails, or works again, at least; what they say may be late by that."""
+NOTES = 10
+"""Notes a second that writing fails, or works again, at most; the rest are left out."""
 TAIL_LINES = (20, 500)
 """Lines of it that are told, and characters of each."""
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
@@ -40,7 +40,7 @@ class Log:
         self._told = told
         self._troubles: dict[str, str] = {}
         self._told_failing = False
-        self._told_at = float("-inf")
+        self._notes, self._noted_at = float(NOTES), time.monotonic()
         self._file = -1
         self._identity: tuple[int, int] | None = None
         self._in_line = False
@@ -187,11 +187,19 @@ class Log:
             self._troubles.pop(what, None)
         else:
             self._troubles[what] = trouble
-        failing, now = bool(self._troubles), time.monotonic()
-        # A disk that is just about full fails and recovers at every other write: nobody is told of each.
-        if failing != self._told_failing and now - self._told_at >= NOTE_PAUSE:
-            self._told_failing, self._told_at = failing, now
+        if bool(self._troubles) != self._told_failing and self._may_tell():
+            self._told_failing = bool(self._troubles)
             self._told(next(iter(self._troubles.values()), None))
+
+    def _may_tell(self) -> bool:
+        """A disk that is just about full fails and recovers at every other write: nobody is told of each."""
+        now = time.monotonic()
+        self._notes = min(NOTES, self._notes + NOTES * (now - self._noted_at))
+        self._noted_at = now
+        if self._notes < 1:
+            return False
+        self._notes -= 1
+        return True
 
     def _unfit(self) -> OSError:
         return OSError(errno.ENXIO, "no file that a log could be written to; remove it", self.path)
