@@ -10,10 +10,12 @@ import pytest
 from mlxhub_core import errors
 from mlxhub_core.errors import (
     EXIT_FAILED,
+    EXIT_NOT_RUNNING,
     EXIT_USAGE,
     ConfigError,
     GroupFullError,
     HubError,
+    HubNotRunningError,
     HubStateError,
     IllegalMoveError,
     LaunchError,
@@ -59,12 +61,15 @@ def test_every_error_is_a_hub_error_with_a_docstring(error: type[BaseException])
 
 
 @pytest.mark.parametrize("error", CLASSES.values(), ids=CLASSES)
-def test_only_a_wrong_file_leaves_with_the_exit_code_of_wrong_usage(error: type[HubError]) -> None:
-    assert error.exit_code == (EXIT_USAGE if error is ConfigError else EXIT_FAILED)
+def test_only_a_wrong_file_and_a_hub_that_does_not_run_leave_with_exit_codes_of_their_own(
+    error: type[HubError],
+) -> None:
+    own = {ConfigError: EXIT_USAGE, HubNotRunningError: EXIT_NOT_RUNNING}
+    assert error.exit_code == own.get(error, EXIT_FAILED)
 
 
 def test_the_exit_codes_are_those_that_scripts_and_click_know() -> None:
-    assert (EXIT_FAILED, EXIT_USAGE) == (1, 2)
+    assert (EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING) == (1, 2, 3)
 
 
 # Problems.

@@ -90,6 +90,8 @@ def test_the_least_file_has_every_default(load: Load, tmp_path: Path) -> None:
     assert settings.path == tmp_path / "hub.yaml"
     assert settings.directory == tmp_path
     assert settings.log_path == tmp_path / "home" / "mlx-openai-server" / "logs"
+    assert settings.log_rotation is not None
+    assert settings.log_rotation.model_dump() == {"max_bytes": 50_000_000, "backups": 5, "compress": True}
     assert (settings.log_level, settings.host, settings.model_starting_port) == ("INFO", "127.0.0.1", 27850)
     assert settings.groups == {}
     assert settings.sinks == (SinkSettings("loguru", "loguru"),)
@@ -123,10 +125,43 @@ def test_the_least_file_has_every_default(load: Load, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("off", None),
+        ("", {"max_bytes": 50_000_000, "backups": 5, "compress": True}),
+        ("{max_bytes: , backups: 1}", {"max_bytes": 50_000_000, "backups": 1, "compress": True}),
+        ("{max_bytes: 64KiB}", {"max_bytes": 65_536, "backups": 5, "compress": True}),
+    ],
+)
+def test_log_rotation_may_be_off_or_say_only_what_differs(
+    load: Load, written: str, meant: dict[str, object] | None
+) -> None:
+    rotation = load(f"log_rotation: {written}\n" + MODELS).log_rotation
+    assert (rotation and rotation.model_dump()) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{max_bytes: 64KB}", "log_rotation.max_bytes: must be at least 65536"),
+        ("{max_bytes: 50}", "log_rotation.max_bytes: must be a size with its unit, as 8GB or 512MiB"),
+        ("{backups: 0}", "log_rotation.backups: must be at least 1"),
+        ("{backups: 1001}", "log_rotation.backups: must be at most 1000"),
+        ("{compress: 1}", "log_rotation.compress: must be true or false, not a number"),
+        ("{maxbytes: 1GB}", "log_rotation.maxbytes: unknown key; did you mean 'max_bytes'?"),
+        ("on", "log_rotation: "),
+    ],
+)
+def test_a_log_rotation_that_cannot_be_is_told(load: Load, written: str, message: str) -> None:
+    assert message in problem(load, f"log_rotation: {written}\n" + MODELS)
+
+
 def test_a_full_file_means_what_it_says(load: Load, tmp_path: Path) -> None:
     settings = load(
         """\
 log_path: ./logs
+log_rotation: {max_bytes: 1 MiB, backups: 9, compress: false}
 log_level: debug
 host: localhost
 model_starting_port: 30000
@@ -161,6 +196,8 @@ models:
 """
     )
     assert settings.log_path == tmp_path / "logs"
+    assert settings.log_rotation is not None
+    assert settings.log_rotation.model_dump() == {"max_bytes": 1_048_576, "backups": 9, "compress": False}
     assert (settings.log_level, settings.host, settings.model_starting_port) == ("DEBUG", "localhost", 30000)
     assert settings.groups == {
         "big": GroupSettings(name="big", max_loaded=1),
@@ -521,7 +558,7 @@ def test_the_problems_are_in_the_order_of_lines_as_numbers(load: Load) -> None:
         (MODELS + "log-path: x\n", "hub.yaml:2:1: log-path: unknown key; did you mean 'log_path'? (known: log_path, "),
         (MODELS + "Models: x\n", "hub.yaml:2:1: Models: unknown key; did you mean 'models'?"),
         (MODELS + "LOG_LEVEL: x\n", "hub.yaml:2:1: LOG_LEVEL: unknown key; did you mean 'log_level'?"),
-        (MODELS + "zzz: x\n", "hub.yaml:2:1: zzz: unknown key (known: log_path, log_level, host, "),
+        (MODELS + "zzz: x\n", "hub.yaml:2:1: zzz: unknown key (known: log_path, log_rotation, log_level, host, "),
         (MODELS + "zzz:\n", "is no mistake"),
         (
             "models: [{name: a, model_path: x, optoins: {}}]",
