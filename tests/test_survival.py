@@ -7,14 +7,17 @@ import http.client
 import importlib.util
 import json
 import os
+import queue
 import random
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -22,7 +25,10 @@ import pytest
 
 from mlxhub_core import HubManager
 from mlxhub_core.errors import HubStateError
+from mlxhub_core.keepers import Keepers
+from mlxhub_core.launch import Launch
 from mlxhub_core.place import place_of
+from mlxhub_core.process import Exit, Order
 from mlxhub_core.testing import FAKE_SERVER, RecordingSink, wait_until
 from mlxhub_core.testing.tiny_model import TINY_LOOP, write_tiny_model
 
@@ -357,3 +363,29 @@ def test_a_stream_of_the_real_server_ends_normally_though_its_hub_is_killed(hubs
     assert hubs.wait_for("model_failed")["exit_code"] == -signal.SIGKILL
     hubs.end()
     assert len([event for event in hubs.events if event["hook"] == "model_failed"]) == 1
+
+
+def test_a_connection_that_breaks_is_made_again_and_costs_no_model(tmp_path: Path) -> None:
+    """As when a hub was stopped for so long that its keepers gave up telling it things."""
+    ends: queue.SimpleQueue[Exit] = queue.SimpleQueue()
+    listener = SimpleNamespace(exited=ends.put, log_failing=pytest.fail, log_recovered=pytest.fail)
+    keepers = Keepers(tmp_path / "runs", "test", pytest.fail)
+    launch = Launch(("sleep", "600"), dict(os.environ), tmp_path)
+    process = keepers.start(Order("a", uuid.uuid4().hex, launch, tmp_path / "a.log"), listener)
+    before = process._connection  # type: ignore[attr-defined]
+    before.hang_up()
+    wait_until(lambda: process._connection is not before)  # type: ignore[attr-defined]
+    assert runs(process.pid)
+    process.stop(5, "operator")
+    assert ends.get(timeout=10).code == -signal.SIGTERM
+    keepers.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process ignores")
+def test_a_model_ignores_no_signal_that_its_keeper_does_not_heed(tmp_path: Path) -> None:
+    config = tmp_path / "hub.yaml"
+    config.write_text("log_path: logs\nmodels: [{name: a, default: true, health: off, command: [sleep, '600']}]\n")
+    with HubManager(config) as hub:
+        hub.reload()
+        (model,) = hub.get_status()
+        assert "SigIgn:\t0000000000000000\n" in Path(f"/proc/{model.pid}/status").read_text()
