@@ -22,12 +22,12 @@ BUFFER = 256 * 1024
 """Bytes that are read and written at once."""
 PIPE = 1024 * 1024
 """Bytes that the pipe should hold, so that a keeper that has other things to do does not hold the model up."""
-SMALL = 64 * 1024
-"""Bytes; whoever keeps giving less at once, while more is waiting already, is given a `NAP` to write more in."""
+SMALL = 16 * 1024
+"""Bytes; whoever gives less at once, again and again without a pause, is given a `NAP` to write more in."""
 NAP = 0.001
 """Seconds; at 200 MB/s a fifth of the pipe."""
 FLOOD = (8, 0.0002)
-"""That many small reads in a row with less than that many seconds between them are a flood."""
+"""That many small reads with less than that many seconds between any two reads are a flood."""
 TAIL = 16 * 1024
 """Bytes of a run's last output that are kept for its end."""
 DRAIN = 1.0
@@ -133,9 +133,12 @@ class Keeper:
     def _nap_in_a_flood(self, length: int) -> None:
         """Who writes a line at a time, fast, costs less if we take many at once."""
         calls, seconds = FLOOD
-        hurried = length < SMALL and time.monotonic() - self._read_at < seconds
-        self._flood = self._flood + 1 if hurried else 0
-        if self._flood > calls and self._naps:
+        if time.monotonic() - self._read_at >= seconds:
+            self._flood = 0
+        elif length < SMALL:
+            self._flood += 1
+        # Not when much was waiting: then it is we who are late.
+        if self._flood > calls and self._naps and length < BUFFER // 2:
             time.sleep(NAP)
         self._read_at = time.monotonic()
 
