@@ -51,6 +51,9 @@ class SinkStats:
         last_error: the last exception, as one line; None if there was none.
         last_success: when it last took an event, in seconds since the epoch; None before that.
         stuck_seconds: seconds for which the sink has had the call that it has in hand; 0 when it has none.
+        where: where it listens, or what it sends to, as it said itself when it was opened; None if it does not say.
+        plugin: the package that it comes from; empty if it was passed to the hub by a program.
+        version: of that package.
     """
 
     name: str
@@ -64,10 +67,38 @@ class SinkStats:
     last_error: str | None
     last_success: float | None
     stuck_seconds: float
+    where: str | None = None
+    plugin: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HubInfo:
+    """The hub itself.
+
+    Attributes:
+        version: of mlxhub-core.
+        python: the version of the Python that it runs in.
+        mlx_lm: the version of mlx-lm in that Python; None if it is not there, or does not say.
+        pid: its process.
+        config_path: its hub.yaml.
+        started_at: when it started, in seconds since the epoch.
+        last_reload_successful: whether hub.yaml, when it was last read, could be used; True before that.
+        last_reload_at: when hub.yaml was last applied, in seconds since the epoch; None before that.
+    """
+
+    version: str
+    python: str
+    mlx_lm: str | None
+    pid: int
+    config_path: str
+    started_at: float
+    last_reload_successful: bool = True
+    last_reload_at: float | None = None
 
 
 class HubView(Protocol):
-    """The little of the hub that a sink may look at. Both calls return at once, from any thread."""
+    """The little of the hub that a sink may look at. All calls return at once, from any thread."""
 
     def status(self) -> Sequence[ModelStatus]:
         """Every model of hub.yaml, in its order."""
@@ -75,6 +106,10 @@ class HubView(Protocol):
 
     def sink_stats(self) -> Sequence[SinkStats]:
         """Every sink that is on."""
+        ...
+
+    def info(self) -> HubInfo:
+        """The hub itself."""
         ...
 
 
@@ -85,7 +120,13 @@ class Sink:
     ``open`` connects. All hooks run on the sink's own thread, one at a time, in the order of events.
     A hook takes the arguments it names and no others; end a typed override with ``**_: object``
     for those it leaves out, now or in later versions.
+
+    Attributes:
+        where: where it listens, or what it sends to, for people who ask for the sinks' status: no secrets. Read when
+            ``open`` has returned.
     """
+
+    where: str | None = None
 
     def open(self) -> None:
         """Connect to the backend. Called again, after a while, when it raises."""

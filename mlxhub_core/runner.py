@@ -81,6 +81,7 @@ class SinkRunner:
         delivery: how many events may wait, which are dropped when there are more, and which are meant for it.
         predecessor: one that is closing; this one is opened when that is done, but does not wait longer than
             `CLOSE_DEADLINE`. Two sinks that share a port follow each other so.
+        origin: the name and the version of the package that it comes from.
 
     Raises:
         SinkError: `sink` is none.
@@ -93,6 +94,7 @@ class SinkRunner:
         report: Callable[[str], None],
         delivery: DeliverySettings | None = None,
         predecessor: Self | None = None,
+        origin: tuple[str, str] = ("", ""),
     ) -> None:
         self.name = name
         self.sink = sink
@@ -108,6 +110,8 @@ class SinkRunner:
         self._closing = False
         self._pid = os.getpid()
         self._open = False
+        self._where: str | None = None
+        self._origin = origin
         self._offered = self._delivered = self._failed = self._dropped = 0
         self._failures_in_a_row = 0
         self._troubles: Counter[str] = Counter()
@@ -147,6 +151,9 @@ class SinkRunner:
                 last_error=self._last_error,
                 last_success=self._last_success,
                 stuck_seconds=_seconds_in(self._busy),
+                where=self._where,
+                plugin=self._origin[0],
+                version=self._origin[1],
             )
 
     def begin_close(self, successor: SinkRunner | None = None) -> None:
@@ -219,7 +226,15 @@ class SinkRunner:
             if self._pause(pause):
                 return
             pause = min(pause * 2, BACKOFF[1])
+        self._where = self._place()
         self._open = True
+
+    def _place(self) -> str | None:
+        """Where the sink says that it is. Read here, on its own thread: it may be a property."""
+        with contextlib.suppress(Exception):
+            where = getattr(self.sink, "where", None)
+            return where if isinstance(where, str) else None
+        return None
 
     def _next(self) -> tuple[str, Arguments] | None:
         """The next event; None when there will be none. A sink that never opened is spared the rest."""

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 from loguru import logger
+from mlxhub_core.control.place import LONGEST, Place, place_of
 
 from mlxhub_core.control import client as client_module
 from mlxhub_core.control.client import ControlClient
-from mlxhub_core.control.place import LONGEST, Place, place_of
 from mlxhub_core.control.server import CLOSE_SECONDS, ControlServer
 from mlxhub_core.errors import HubError, HubNotRunningError, HubStateError
 from mlxhub_core.events import Failure, Reason
