@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -37,12 +37,13 @@ class HubObservabilitySink(Protocol):
 class SinkStats:
     """What the hub knows about the delivery to one sink.
 
-    Each event offered was delivered, failed, was dropped or waits; but for the one that the sink has in hand.
+    Each event offered was delivered, failed, was dropped or waits; but for the one that the sink has in hand, or those
+    that it has not flushed yet.
 
     Attributes:
         name: the sink's key in hub.yaml, as ``statsd`` or ``statsd/eu``.
         offered: events meant for it since it was added.
-        delivered: events its hook returned from.
+        delivered: events its hook returned from; of a sink that has a ``flush``, those that were flushed.
         failed: events its hook raised on.
         dropped: events thrown away because its queue was full, or it was closed before they were delivered.
         queue_length: events waiting now.
@@ -124,12 +125,22 @@ class Sink:
     Attributes:
         where: where it listens, or what it sends to, for people who ask for the sinks' status: no secrets. Read when
             ``open`` has returned.
+        flush_interval: seconds without an event after which `flush` is called all the same; None: it is not.
+        trace: None, or what to call with a line of text for whatever is sent; `mlxhub sinks test` sets and shows it.
     """
 
     where: str | None = None
+    flush_interval: float | None = None
+    trace: Callable[[str], object] | None = None
 
     def open(self) -> None:
         """Connect to the backend. Called again, after a while, when it raises."""
+
+    def flush(self) -> None:
+        """Send what the hooks have collected: no event waits now. Called again, after a while, when it raises.
+
+        Events count as delivered only when it has returned. A sink that sends each event at once needs none.
+        """
 
     def close(self) -> None:
         """Flush and let go. Called once, also when ``open`` never succeeded."""
