@@ -125,7 +125,8 @@ class Sink:
     Attributes:
         where: where it listens, or what it sends to, for people who ask for the sinks' status: no secrets. Read when
             ``open`` has returned.
-        flush_interval: seconds without an event after which `flush` is called all the same; None: it is not.
+        flush_interval: seconds without an event after which `flush` is called all the same; None: it is not. It is read
+            after each event and each flush.
         trace: None, or what to call with a line of text for whatever is sent; `mlxhub sinks test` sets and shows it.
     """
 

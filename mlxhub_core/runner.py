@@ -103,7 +103,6 @@ class SinkRunner:
         self.sink = sink
         self.hooks = hooks_of(sink)
         self._flush = _flush_of(sink)
-        self._flush_interval: float | None = getattr(sink, "flush_interval", None)
         self._unflushed = False
         self._in_hand = 0
         self._report = report
@@ -261,6 +260,7 @@ class SinkRunner:
 
     def _next(self) -> tuple[str, Arguments] | None:
         """The next event; None when there will be none. A sink that never opened is spared the rest."""
+        interval = self._interval()
         with self._changed:
             while self._open:
                 if self._in_hand >= MOST_IN_HAND:
@@ -274,9 +274,17 @@ class SinkRunner:
                     return _FLUSH
                 if self._closing:
                     break
-                if not self._changed.wait(self._flush_interval):
+                if not self._changed.wait(interval):
                     return _FLUSH
             return None
+
+    def _interval(self) -> float | None:
+        """After how many seconds without an event the sink is flushed. Read on its thread: it may be a property."""
+        with contextlib.suppress(Exception):
+            seconds = getattr(self.sink, "flush_interval", None)
+            if self._flush is not None and isinstance(seconds, int | float):
+                return seconds
+        return None
 
     def _take_gap(self) -> _Gap | None:
         """What was dropped before the next event, or, if there is none, since the last."""

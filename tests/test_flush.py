@@ -143,6 +143,30 @@ def test_a_sink_with_an_interval_is_flushed_without_events_too(run: Run) -> None
     assert acme.stats().last_success is None, "no event was delivered"
 
 
+def test_a_sink_may_set_its_interval_anew_each_time(run: Run) -> None:
+    class Once(Batches):
+        flush_interval = 0.001
+
+        def flush(self) -> None:
+            super().flush()
+            self.flush_interval = None if len(self.sent) >= 2 else 0.001
+
+    sink = Once()
+    acme = run(sink)
+    wait_until(lambda: len(sink.sent) == 2)
+    tell(acme, 1)
+    wait_until(lambda: acme.stats().delivered == 1)
+    assert sink.sent[2:] == [[1]]
+
+
+@pytest.mark.parametrize("interval", ["soon", property(lambda _self: 1 / 0)], ids=["text", "raises"])
+def test_an_interval_that_is_none_harms_nothing(run: Run, interval: object) -> None:
+    sink = type("Odd", (Batches,), {"flush_interval": interval})()
+    acme = run(sink)
+    tell(acme, 1)
+    wait_until(lambda: acme.stats().delivered == 1)
+
+
 def test_what_a_gap_made_a_sink_collect_is_flushed_though_no_event_follows(run: Run) -> None:
     class Losses(Batches):
         def events_lost(self, *, count: int, event: HubEvent) -> None:
