@@ -10,6 +10,7 @@ import pytest
 
 from mlxhub_core import HubEvent, HubModelContext, Sink, SinkError, runner
 from mlxhub_core.runner import SinkRunner
+from mlxhub_core.settings import DeliverySettings
 from mlxhub_core.testing import wait_until
 
 CTX = HubModelContext("qwen3-4b", None, "/logs/qwen3-4b.log")
@@ -145,7 +146,7 @@ def test_a_sink_with_an_interval_is_flushed_without_events_too(run: Run) -> None
 
 def test_a_sink_may_set_its_interval_anew_each_time(run: Run) -> None:
     class Once(Batches):
-        flush_interval = 0.001
+        flush_interval: float | None = 0.001
 
         def flush(self) -> None:
             super().flush()
@@ -173,7 +174,7 @@ def test_what_a_gap_made_a_sink_collect_is_flushed_though_no_event_follows(run: 
             self.batch.append(-count)
 
     sink = Losses()
-    delivery = runner.DeliverySettings(queue=1, when_full="drop_newest")
+    delivery = DeliverySettings(queue=1, when_full="drop_newest")
     acme = SinkRunner("acme", sink, lambda _line: None, delivery)
     tell(acme, 0)
     sink.entered.wait(10)
