@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from mlxhub_core import HubManager, ModelState
+from mlxhub_core import HubManager, ModelState, SinkStats
 from mlxhub_core.testing import RecordingSink, wait_until
 from mlxhub_core.testing.tiny_model import write_tiny_model
 
@@ -301,7 +302,7 @@ def test_graphite_keeps_each_count_in_a_whisper_file(lived: Daemons, name: str, 
         points = subprocess.run(
             [program("whisper-fetch"), "--json", path], capture_output=True, text=True, timeout=20, check=True
         )
-        return sum(filter(None, json.loads(points.stdout)["values"]))
+        return float(sum(filter(None, json.loads(points.stdout)["values"])))
 
     wait_until(lambda: total() == count)
 
@@ -348,3 +349,56 @@ def test_victoria_metrics_answers_by_tag_in_promql(lived: Daemons, dialect: str)
     ready = f'{{__name__="stats.gauges.mlxhub.{dialect}.model.state",{TAGS},state="ready"}}'
     assert promql(port, f"max_over_time({ready}[10m])") == [1]
     wait_until(lambda: promql(port, ready) == [0])
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+def test_a_daemon_stopped_and_started_under_load_gets_all_but_what_is_counted_as_lost(
+    transport: str, start: Start, tmp_path: Path
+) -> None:
+    program("statsd")
+    daemon = NpmStatsd(tmp_path / "statsd")
+    address = f"tcp://127.0.0.1:{daemon.port}" if transport == "tcp" else f"unix://{daemon.socket}"
+    delivery = {"queue": 20, "only": ["model_started", "model_failed"]}
+    restart = {"delay": 0.02, "max_delay": 0.02, "max_failures": 1_000_000}
+    crashing = {"command": ["/bin/sh", "-c", "exit 3"], "default": True, "restart": restart}
+    config = {
+        "log_path": str(tmp_path / "logs"),
+        "sinks": {"loguru": False, "statsd": {"address": address, "delivery": delivery}},
+        "models": [{"name": f"m{number}", **crashing} for number in range(3)],
+    }
+    (tmp_path / "hub.yaml").write_text(json.dumps(config))
+    first = daemon.start(start)
+    sink = RecordingSink()
+    with HubManager(tmp_path / "hub.yaml", observability_sink=sink) as hub:
+        hub.reload()
+        wait_until(lambda: _events_in(daemon.ask("counters")) > 30)
+        asked_to_end = time.time()
+        first.terminate()
+        first.wait(20)
+        ended = time.time()
+        wait_until(lambda: _stats(hub).dropped > 50)
+        second = daemon.start(start)
+        wait_until(lambda: _events_in(daemon.ask("counters")) > 30)
+        for number in range(3):
+            hub.stop_model(f"m{number}")
+        wait_until(lambda: _stats(hub).delivered + _stats(hub).dropped == _stats(hub).offered)
+        stats = _stats(hub)
+    second.terminate()
+    second.wait(20)
+    # At its end each daemon prints what it has counted.
+    counted = sum(map(_events_in, (daemon.directory / "output").read_text().split("Flushing stats")))
+    assert stats.failed == 0
+    lines = stats.delivered - 1  # hub_started is no line
+    # What its system still took for a daemon that read no more, nobody can know of: there is no acknowledgement.
+    dying = [e for e in sink.events if e.model and asked_to_end - 0.02 <= e.event.time <= ended]
+    assert counted <= lines <= counted + len(dying)
+    assert len(dying) < stats.dropped, "or else nothing was shown"
+
+
+def _stats(hub: HubManager) -> SinkStats:
+    return next(stats for stats in hub.sink_stats() if stats.name == "statsd")
+
+
+def _events_in(text: str) -> int:
+    """How many starts and failures there are in what a daemon prints of its counters."""
+    return sum(int(count) for count in re.findall(r"'mlxhub\.model\.m\d\.(?:started|failed)': (\d+)", text))

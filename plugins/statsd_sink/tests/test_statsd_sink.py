@@ -258,7 +258,7 @@ def test_gauges_follow_the_state_of_a_model(hub_yaml: Write, server: Server) -> 
 def test_gauges_are_sent_again_on_the_interval_without_any_event(hub_yaml: Write, server: Server) -> None:
     with HubManager(hub_yaml(FOREVER, {"gauge_interval": 0.1})) as hub:
         hub.reload()
-        times = []
+        times: list[float] = []
         while len(times) < 4:
             if "mlxhub.model.qwen.up:0|g" in server.packet():
                 times.append(time.monotonic())
