@@ -18,6 +18,8 @@ from .gauges import Gauges
 if TYPE_CHECKING:
     from .sender import Sender
 
+SOON = 0.5
+"""Seconds after which a hub that had no models is asked again: a sink is greeted before the hub has read them."""
 OWN_TAGS = frozenset({"model", "group", "state", "exit_code", "sink"})
 """Tags that the sink itself sets."""
 
@@ -83,7 +85,8 @@ class StatsdSink(Sink):
         sender.send(self._encoded(self._gauges.to_send(readings, all_of_them=everything)))
         self._gauges.was_sent(readings)
         if everything:
-            self._gauges_due = time.monotonic() + self._gauge_interval
+            pause = self._gauge_interval if readings else min(SOON, self._gauge_interval)
+            self._gauges_due = time.monotonic() + pause
         self.flush_interval = max(0.0, self._gauges_due - time.monotonic())
 
     def close(self) -> None:
@@ -100,6 +103,9 @@ class StatsdSink(Sink):
     def hub_started(self, *, hub: HubView, **_: object) -> None:
         """Remember the hub, which is asked for the gauges."""
         self._hub = hub
+
+    def config_reloaded(self, **_: object) -> None:
+        """Models came or went: the flush that follows tells their gauges."""
 
     def model_started(self, ctx: HubModelContext, *, event: HubEvent, **_: object) -> None:
         """Count a start; also as a restart, if nobody but the hub asked for it."""

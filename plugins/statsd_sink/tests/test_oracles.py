@@ -46,7 +46,7 @@ def server() -> Iterator[socket.socket]:
 )
 @pytest.mark.skipif(importlib.util.find_spec("datadog") is None, reason="datadog is not installed")
 def test_dogstatsd_is_what_datadogs_own_client_writes(server: socket.socket, sample: Sample) -> None:
-    from datadog.dogstatsd import DogStatsd
+    from datadog.dogstatsd.base import DogStatsd
 
     client = DogStatsd(
         host="127.0.0.1",

@@ -93,7 +93,7 @@ def stream(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Add
         family, host = (socket.AF_INET, "127.0.0.1") if request.param == "tcp" else (socket.AF_INET6, "::1")
         with socket.socket(family) as probe:
             probe.bind((host, 0))
-            place = probe.getsockname()  # type: ignore[assignment]
+            place = probe.getsockname()
         address = Address("tcp", host, int(place[1]))
 
     def start() -> StreamServer:
@@ -199,7 +199,7 @@ def test_a_datagram_agent_that_does_not_read_costs_the_timeout_and_loses_nothing
         sent = list(lines)
         with pytest.raises(OSError, match="timed out"):
             one.send(lines)
-        got = []
+        got: list[str] = []
         while lines:
             while len(got) < len(sent) - len(lines):
                 got.append(agent.recv(999).decode())

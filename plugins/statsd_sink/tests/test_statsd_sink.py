@@ -243,6 +243,26 @@ def test_a_host_that_cannot_be_found_is_reported_and_stops_no_model(hub_yaml: Wr
         assert "the host 'stats..internal' cannot be found" in str(stats.last_error)
 
 
+def test_a_unix_agent_that_hangs_stalls_neither_models_nor_the_end_of_the_hub(hub_yaml: Write, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    sink = {"address": f"unixgram://{path}", "timeout": 0.2, "max_packet": 128, "gauge_interval": 0.1}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as agent:
+        agent.bind(path)  # and reads nothing
+        config = hub_yaml(FOREVER)
+        text = json.loads(config.read_text()) | {"sinks": {"loguru": False, "statsd": sink}}
+        config.write_text(json.dumps(text))
+        with HubManager(config) as hub:
+            hub.reload()
+            wait_until(lambda: "timed out" in str(hub.sink_stats()[0].last_error))
+            for _ in range(3):
+                hub.start_model("qwen")
+                assert hub.get_status()[0].pid is not None
+                hub.stop_model("qwen")
+            began = time.monotonic()
+            assert hub.shutdown()["statsd"] >= 6
+            assert time.monotonic() - began < 4
+
+
 # What a server holds
 
 
