@@ -101,6 +101,10 @@ DIALECTS: Mapping[str, Encode] = {
 }
 
 
+SIGNED = frozenset({"dogstatsd"})
+"""The dialects with negative gauges. In the others a gauge with a sign is a change."""
+
+
 def segment(text: str) -> str:
     """One part of a path: ASCII letters, digits, ``_`` and ``-`` as they are, ``_`` for all else; never empty."""
     return _NOT_IN_SEGMENT.sub("_", text[:MAX_TEXT]) or "_"
@@ -122,7 +126,7 @@ def _number(value: float) -> str:
 
 
 def _unsigned(sample: Sample, lines: list[str]) -> tuple[str, ...]:
-    """But for Datadog a gauge with a sign is a change and not a value, so a negative one cannot be said: no line."""
+    """No line for what the dialect cannot say: see `SIGNED`."""
     return () if sample.kind == "g" and sample.value < 0 else tuple(lines)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval, MaxLen
 
-from mlxhub_core import HubEvent, HubModelContext, HubView, ModelState, Reason, Sink
+from mlxhub_core import HubEvent, HubModelContext, HubView, Reason, Sink
 
 from .address import DEFAULT_HOST, DEFAULT_PORT, Address, parse_address
-from .dialects import DIALECTS, Sample, tag_name
-from .gauges import Gauges
+from .dialects import DIALECTS, SIGNED, Sample, tag_name
+from .held import Gauges, Totals
+from .readings import gauges_of_models, gauges_of_sinks, labels_of, totals_of_sinks
 
 if TYPE_CHECKING:
     from .sender import Sender
@@ -54,17 +55,22 @@ class StatsdSink(Sink):
         max_packet: Annotated[int, Interval(ge=128, le=65507)] = 1432,
         gauge_interval: Annotated[float, Interval(ge=0.1, le=3600)] = 10.0,
         timeout: Annotated[float, Interval(ge=0.01, le=60)] = 1.0,
+        _clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = _address(host, port, address)
         self._prefix = prefix
         self._encode = DIALECTS[dialect]
+        self._signed = dialect in SIGNED
         self._tags = _checked(tags, dialect)
         self._max_packet = max_packet
         self._timeout = timeout
         self._gauge_interval = gauge_interval
         self._lines: deque[str] = deque()
-        self._gauges = Gauges()
-        self._gauges_due = 0.0
+        self._of_models = Gauges()
+        self._of_sinks = Gauges()
+        self._totals = Totals()
+        self._clock = _clock
+        self._due = _clock()
         self._hub: HubView | None = None
         self._sender: Sender | None = None
 
@@ -77,17 +83,21 @@ class StatsdSink(Sink):
         self._sender = sender
 
     def flush(self) -> None:
-        """Send what the events made, then the gauges. Raises OSError; what was not sent is kept."""
+        """Send what the events made and the gauges that changed; on the interval all gauges, and how the sinks are.
+
+        Raises OSError; what was not sent is kept, or found again.
+        """
         sender = self._connected()
         sender.send(self._lines)
-        everything = time.monotonic() >= self._gauges_due
-        readings = list(self._readings())
-        sender.send(self._encoded(self._gauges.to_send(readings, all_of_them=everything)))
-        self._gauges.was_sent(readings)
-        if everything:
-            pause = self._gauge_interval if readings else min(SOON, self._gauge_interval)
-            self._gauges_due = time.monotonic() + pause
-        self.flush_interval = max(0.0, self._gauges_due - time.monotonic())
+        if self._hub is not None:
+            due = self._clock() >= self._due
+            models = list(gauges_of_models(self._hub, signed=self._signed))
+            self._send(sender, self._of_models.to_send(models, all_of_them=due))
+            self._of_models.was_sent(models)
+            if due:
+                self._send_sinks(sender, self._hub)
+                self._due = self._clock() + (self._gauge_interval if models else min(SOON, self._gauge_interval))
+        self.flush_interval = max(0.0, self._due - self._clock()) if self._hub is not None else None
 
     def close(self) -> None:
         """Send what is left, set all gauges to 0, as they outlive the hub, and let the connection go."""
@@ -96,16 +106,14 @@ class StatsdSink(Sink):
             return
         try:
             sender.send(self._lines)
-            sender.send(self._encoded(self._gauges.to_send((), all_of_them=True)))
+            for gauges in (self._of_models, self._of_sinks):
+                self._send(sender, gauges.to_send((), all_of_them=True))
         finally:
             sender.close()
 
     def hub_started(self, *, hub: HubView, **_: object) -> None:
         """Remember the hub, which is asked for the gauges."""
         self._hub = hub
-
-    def config_reloaded(self, **_: object) -> None:
-        """Models came or went: the flush that follows tells their gauges."""
 
     def model_started(self, ctx: HubModelContext, *, event: HubEvent, **_: object) -> None:
         """Count a start; also as a restart, if nobody but the hub asked for it."""
@@ -115,7 +123,7 @@ class StatsdSink(Sink):
 
     def model_ready(self, ctx: HubModelContext, *, startup_seconds: float, **_: object) -> None:
         """Time a start. StatsD's timers are in milliseconds."""
-        self._add(Sample("model.start_duration", "ms", startup_seconds * 1000, _labels(ctx)))
+        self._add(Sample("model.start_duration", "ms", startup_seconds * 1000, labels_of(ctx)))
 
     def model_stopped(self, ctx: HubModelContext, **_: object) -> None:
         """Count a stop."""
@@ -125,19 +133,39 @@ class StatsdSink(Sink):
         """Count a failure, by its exit code if there was a process to have one."""
         self._count(ctx, "failed", "" if exit_code is None else str(exit_code))
 
+    # Of these only the gauges change, which the flush after each event sends.
+
+    def config_reloaded(self, **_: object) -> None:
+        """Models came or went."""
+
+    def model_adopted(self, ctx: HubModelContext, **_: object) -> None:
+        """A model of an earlier hub runs on."""
+
+    def model_unhealthy(self, ctx: HubModelContext, **_: object) -> None:
+        """A model is not ready any more."""
+
+    def model_recovered(self, ctx: HubModelContext, **_: object) -> None:
+        """A model is ready again."""
+
+    def model_gave_up(self, ctx: HubModelContext, **_: object) -> None:
+        """A model stays down."""
+
     def _count(self, ctx: HubModelContext, what: str, exit_code: str = "") -> None:
-        self._add(Sample(f"model.{what}", "c", 1, (*_labels(ctx), ("exit_code", exit_code))))
+        self._add(Sample(f"model.{what}", "c", 1, (*labels_of(ctx), ("exit_code", exit_code))))
 
     def _add(self, sample: Sample) -> None:
         self._lines.extend(self._encoded([sample]))
 
-    def _readings(self) -> Iterable[Sample]:
-        for model in self._hub.status() if self._hub is not None else ():
-            labels = (("model", model.name), ("group", model.group or ""))
-            yield Sample("model.ready", "g", model.state is ModelState.READY, labels)
-            yield Sample("model.up", "g", model.pid is not None, labels)
-            for state in ModelState:
-                yield Sample("model.state", "g", state is model.state, (*labels, ("state", state.value)))
+    def _send_sinks(self, sender: Sender, hub: HubView) -> None:
+        totals, gauges = list(totals_of_sinks(hub)), list(gauges_of_sinks(hub))
+        self._lines.extend(self._encoded(self._totals.to_send(totals)))
+        self._totals.was_sent(totals)  # now it is among the lines, which are kept until they are sent
+        sender.send(self._lines)
+        self._send(sender, self._of_sinks.to_send(gauges, all_of_them=True))
+        self._of_sinks.was_sent(gauges)
+
+    def _send(self, sender: Sender, samples: Iterable[Sample]) -> None:
+        sender.send(self._encoded(samples))
 
     def _encoded(self, samples: Iterable[Sample]) -> deque[str]:
         return deque(line for sample in samples for line in self._encode(sample, self._prefix, self._tags))
@@ -150,10 +178,6 @@ class StatsdSink(Sink):
         if self._sender is None:
             raise RuntimeError("the statsd sink is not open")
         return self._sender
-
-
-def _labels(ctx: HubModelContext) -> tuple[tuple[str, str], ...]:
-    return ("model", ctx.name), ("group", ctx.group or "")
 
 
 def _address(host: str, port: int, address: str | None) -> Address:

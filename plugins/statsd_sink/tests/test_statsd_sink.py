@@ -19,8 +19,17 @@ import pytest
 from mlxhub_statsd_sink import StatsdSink
 from mlxhub_statsd_sink.dialects import DIALECTS
 
-from mlxhub_core import ConfigError, HubEvent, HubManager, HubModelContext, LaunchError, ModelState
-from mlxhub_core.testing import wait_until
+from mlxhub_core import (
+    ConfigError,
+    HubEvent,
+    HubManager,
+    HubModelContext,
+    LaunchError,
+    ModelState,
+    ModelStatus,
+    SinkStats,
+)
+from mlxhub_core.testing import FakeClock, wait_until
 from mlxhub_core.testing.day import FakeHub
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -319,6 +328,55 @@ def test_a_model_that_moves_to_another_group_has_not_two_series(server: Server) 
     lines = server.packet()
     assert "mlxhub.model.state:0|g|#model:qwen,group:chat,state:stopped" in lines
     assert "mlxhub.model.state:1|g|#model:qwen,group:big,state:stopped" in lines
+    sink.close()
+
+
+class Hub:
+    """A hub without models, and with one sink whose events a test counts."""
+
+    offered = failed = dropped = 0
+
+    def status(self) -> list[ModelStatus]:
+        return []
+
+    def sink_stats(self) -> list[SinkStats]:
+        return [SinkStats("acme/eu", self.offered, 0, self.failed, self.dropped, 3, 1024, True, None, None, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "lines"), [("plain", []), ("dogstatsd", ["mlxhub.model.last_exit_code:-9|g|#model:qwen"])]
+)
+def test_the_last_exit_code_is_told_where_a_gauge_may_be_negative(
+    server: Server, dialect: str, lines: list[str]
+) -> None:
+    class View(Hub):
+        def status(self) -> list[ModelStatus]:
+            return [ModelStatus("qwen", ModelState.FAILED, None, "", exit_code=-9)]
+
+    sink = opened(server, dialect=dialect)
+    sink.hub_started(hub=View(), event=EVENT)
+    sink.flush()
+    assert [line for line in server.rest() if "exit_code" in line] == lines
+    sink.close()
+
+
+def test_on_the_interval_it_is_told_how_each_sink_is_and_by_how_much_its_counts_have_grown(server: Server) -> None:
+    hub = Hub()
+    hub.offered = 5
+    clock = FakeClock()
+    sink = opened(server, _clock=clock)
+    sink.hub_started(hub=hub, event=EVENT)
+    sink.flush()
+    gauges = ["mlxhub.sink.acme_eu.up:1|g", "mlxhub.sink.acme_eu.queue_length:3|g"]
+    gauges += ["mlxhub.sink.acme_eu.queue_capacity:1024|g"]
+    assert server.packet() == gauges, "who counted the five is not known"
+    hub.offered, hub.dropped = 8, 2
+    sink.flush()
+    assert not server.rest()
+    clock.advance(10)
+    sink.flush()
+    assert server.packet() == ["mlxhub.sink.acme_eu.events:3|c", "mlxhub.sink.acme_eu.events_dropped:2|c"]
+    assert server.packet() == gauges
     sink.close()
 
 
