@@ -131,7 +131,7 @@ class StatsdSink(Sink):
 
     def model_failed(self, ctx: HubModelContext, *, exit_code: int | None, **_: object) -> None:
         """Count a failure, by its exit code if there was a process to have one."""
-        self._count(ctx, "failed", "" if exit_code is None else str(exit_code))
+        self._count(ctx, "failed", *(() if exit_code is None else [("exit_code", str(exit_code))]))
 
     # Of these only the gauges change, which the flush after each event sends.
 
@@ -150,8 +150,8 @@ class StatsdSink(Sink):
     def model_gave_up(self, ctx: HubModelContext, **_: object) -> None:
         """A model stays down."""
 
-    def _count(self, ctx: HubModelContext, what: str, exit_code: str = "") -> None:
-        self._add(Sample(f"model.{what}", "c", 1, (*labels_of(ctx), ("exit_code", exit_code))))
+    def _count(self, ctx: HubModelContext, what: str, *labels: tuple[str, str]) -> None:
+        self._add(Sample(f"model.{what}", "c", 1, (*labels_of(ctx), *labels)))
 
     def _add(self, sample: Sample) -> None:
         self._lines.extend(self._encoded([sample]))
