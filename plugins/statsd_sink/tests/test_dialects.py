@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlxhub_statsd_sink.dialects import DIALECTS, MAX_TEXT, Sample
 
@@ -135,6 +135,10 @@ HOSTILE = st.one_of(
 )
 @example("plain", "c", 1.0, "a:1|c\nevil:666|c\nb", "g", "3", "x:9|g\ny", ("t", "v"))
 @example("graphite", "c", 1.0, "m", "~;model=other", "3", "", ("a=b", "~"))
+@example("dogstatsd", "c", 1.0, "m", "g,model:other", "3", "", ("a:b,c", "x|@0.1"))
+@example("influx", "c", 1.0, "m", "g,model=other", "3", "a" * 300, ("", "v"))
+@example("signalfx", "c", 1.0, "m", "g]", "3", "..", ("[", "a,model=other"))
+@settings(max_examples=300)
 def test_whatever_the_text_a_line_reads_back_as_the_metric_it_was_made_of(  # type: ignore[no-untyped-def]
     dialect: str, kind, value: float, model: str, group: str, other: str, prefix: str, tag: tuple[str, str]
 ) -> None:
@@ -149,7 +153,7 @@ def test_whatever_the_text_a_line_reads_back_as_the_metric_it_was_made_of(  # ty
         assert wire_kind == kind
         assert abs(float(number) - value) <= 0.0005 + value * 1e-12
         assert re.fullmatch(r"[A-Za-z0-9_.-]+", name)
-        assert "" not in name.split(".")
+        assert all(1 <= len(part) <= MAX_TEXT for part in name.split("."))
         if dialect == "plain":
             parts = len([part for part in prefix.split(".") if part]) + 2 + bool(model)
             assert len(name.split(".")) in ((parts, parts + 2) if other else (parts,))

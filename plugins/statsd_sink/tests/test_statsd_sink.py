@@ -29,6 +29,7 @@ from mlxhub_core import (
     ModelStatus,
     SinkStats,
 )
+from mlxhub_core.hooks import hooks_of
 from mlxhub_core.testing import FakeClock, wait_until
 from mlxhub_core.testing.day import FakeHub
 
@@ -377,6 +378,31 @@ def test_on_the_interval_it_is_told_how_each_sink_is_and_by_how_much_its_counts_
     sink.flush()
     assert server.packet() == ["mlxhub.sink.acme_eu.events:3|c", "mlxhub.sink.acme_eu.events_dropped:2|c"]
     assert server.packet() == gauges
+    sink.close()
+
+
+def test_in_the_plain_dialect_a_model_that_moves_to_another_group_keeps_its_values(server: Server) -> None:
+    sink = opened(server)
+    for group in ("chat", "big"):
+        sink.hub_started(hub=FakeHub(HubModelContext("qwen", group, "")), event=EVENT)
+        sink.flush()
+    server.rest()
+    assert server.gauges["mlxhub.model.qwen.state.stopped"] == "1"
+    sink.close()
+
+
+def test_gauges_follow_each_event_that_moves_a_model_and_not_only_the_interval(server: Server) -> None:
+    sink = opened(server, dialect="dogstatsd")
+    hooks, hub = hooks_of(sink), FakeHub()
+    moving = {"model_started", "model_ready", "model_unhealthy", "model_recovered", "model_failed", "model_stopped"}
+    for hook, arguments in hub.day():
+        if hook in hooks:
+            hooks[hook](arguments)
+            sink.flush()
+        (status,) = hub.status()
+        lines = server.rest()
+        assert hook not in moving or any(f":1|g|#model:mlxhub-test,group:test,state:{status.state}" in x for x in lines)
+    assert {"config_reloaded", "model_adopted"} <= hooks.keys(), "models come by these, too"
     sink.close()
 
 
