@@ -147,9 +147,6 @@ class StatsdSink(Sink):
     def model_recovered(self, ctx: HubModelContext, **_: object) -> None:
         """A model is ready again."""
 
-    def model_gave_up(self, ctx: HubModelContext, **_: object) -> None:
-        """A model stays down."""
-
     def _count(self, ctx: HubModelContext, what: str, *labels: tuple[str, str]) -> None:
         self._add(Sample(f"model.{what}", "c", 1, (*labels_of(ctx), *labels)))
 

@@ -345,19 +345,38 @@ class Hub:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "lines"), [("plain", []), ("dogstatsd", ["mlxhub.model.last_exit_code:-9|g|#model:qwen"])]
+    ("dialect", "exit_code", "lines"),
+    [
+        ("plain", 3, []),
+        ("influx", -9, []),
+        ("dogstatsd", -9, ["mlxhub.model.last_exit_code:-9|g|#model:qwen"]),
+    ],
 )
 def test_the_last_exit_code_is_told_where_a_gauge_may_be_negative(
-    server: Server, dialect: str, lines: list[str]
+    server: Server, dialect: str, exit_code: int, lines: list[str]
 ) -> None:
     class View(Hub):
         def status(self) -> list[ModelStatus]:
-            return [ModelStatus("qwen", ModelState.FAILED, None, "", exit_code=-9)]
+            return [ModelStatus("qwen", ModelState.FAILED, None, "", exit_code=exit_code)]
 
     sink = opened(server, dialect=dialect)
     sink.hub_started(hub=View(), event=EVENT)
     sink.flush()
     assert [line for line in server.rest() if "exit_code" in line] == lines
+    sink.close()
+
+
+def test_a_hub_that_has_not_read_its_models_yet_is_asked_again_soon(server: Server) -> None:
+    clock = FakeClock()
+    sink = opened(server, _clock=clock)
+    sink.hub_started(hub=Hub(), event=EVENT)
+    sink.flush()
+    assert sink.flush_interval is not None
+    assert 0 < sink.flush_interval <= 1
+    sink.hub_started(hub=FakeHub(), event=EVENT)
+    clock.advance(1)
+    sink.flush()
+    assert sink.flush_interval == 10
     sink.close()
 
 
