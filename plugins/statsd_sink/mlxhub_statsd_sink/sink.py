@@ -51,7 +51,7 @@ class StatsdSink(Sink):
         address: str | None = None,
         prefix: Annotated[str, MaxLen(200)] = "mlxhub",
         dialect: Literal["plain", "dogstatsd", "graphite", "influx", "signalfx"] = "plain",
-        tags: dict[str, str] = {},  # noqa: B006  # never changed
+        tags: Annotated[dict[str, str], MaxLen(20)] = {},  # noqa: B006  # never changed
         max_packet: Annotated[int, Interval(ge=128, le=65507)] = 1432,
         gauge_interval: Annotated[float, Interval(ge=0.1, le=3600)] = 10.0,
         timeout: Annotated[float, Interval(ge=0.01, le=60)] = 1.0,

@@ -367,10 +367,11 @@ def test_a_daemon_stopped_and_started_under_load_gets_all_but_what_is_counted_as
         "models": [{"name": f"m{number}", **crashing} for number in range(3)],
     }
     (tmp_path / "hub.yaml").write_text(json.dumps(config))
-    first = daemon.start(start)
     sink = RecordingSink()
     with HubManager(tmp_path / "hub.yaml", observability_sink=sink) as hub:
         hub.reload()
+        wait_until(lambda: str(_stats(hub).last_error).startswith("open: OSError: "))
+        first = daemon.start(start)
         wait_until(lambda: _events_in(daemon.ask("counters")) > 30)
         asked_to_end = time.time()
         first.terminate()

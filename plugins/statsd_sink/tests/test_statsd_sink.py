@@ -439,6 +439,7 @@ def test_gauges_follow_each_event_that_moves_a_model_and_not_only_the_interval(s
         ({"tags": {"a": "b"}}, r"tags: the plain dialect has none"),
         ({"tags": {"model": "b"}, "dialect": "influx"}, r"tags: 'model' is set by the sink itself"),
         ({"tags": {"a b": "x", "a:b": "y"}, "dialect": "influx"}, r"'a b' and 'a:b' would both be written 'a_b'"),
+        ({"tags": {f"t{n}": "x" for n in range(21)}, "dialect": "influx"}, r"sinks\.statsd\.tags"),
         ({"prefix": "x" * 201}, r"sinks\.statsd\.prefix"),
         ({"max_packet": 100}, r"sinks\.statsd\.max_packet"),
         ({"gauge_interval": 0}, r"sinks\.statsd\.gauge_interval"),
