@@ -47,8 +47,7 @@ def connect(address: Address, timeout: float) -> Link:
         case "tcp":
             return _tcp(address, timeout)
         case "unix":
-            stream = _UnixStream(address.path, timeout=timeout)
-            return _connected(stream)
+            return _connected(_UnixStream(address.path, timeout=timeout))
         case "unixgram":
             return _connected(_UnixDatagrams(address.path, timeout=timeout))
 
