@@ -81,9 +81,9 @@ def test_each_protocol_calls_them_what_its_users_expect() -> None:
         "model.health_checks.failed": ("mlxhub_model_health_checks_failed_total", "model.health_checks_failed"),
         "model.process.resident_memory": (
             "mlxhub_model_process_resident_memory_bytes",
-            "model.process_resident_memory_bytes",
+            "model.process.resident_memory_bytes",
         ),
-        "model.process.cpu": ("mlxhub_model_process_cpu_seconds_total", "model.process_cpu"),
+        "model.process.cpu": ("mlxhub_model_process_cpu_seconds_total", "model.process.cpu"),
         "model.last_exit_code": ("mlxhub_model_last_exit_code", "model.last_exit_code"),
         "model": ("mlxhub_model_info", "model"),
         "start_time": ("mlxhub_start_time_seconds", "start_time"),

@@ -63,8 +63,13 @@ def prometheus_name(metric: Metric, namespace: str = "mlxhub") -> str:
 
 
 def statsd_name(metric: Metric) -> str:
-    """As ``model.start_duration``: what it is about, a dot, and the rest; bytes are said, time is in a timer's unit."""
-    about, _, rest = metric.stem.partition(".")
+    """As ``model.start_duration``: what it is about, a dot, and the rest; bytes are said, time is in a timer's unit.
+
+    The processes of models have a branch of their own: ``model.process.threads``.
+    """
+    process = "model.process"
+    about = process if metric.stem.startswith(f"{process}.") else metric.stem.partition(".")[0]
+    rest = metric.stem.removeprefix(about).removeprefix(".")
     unit = "_bytes" if metric.unit == "By" else ""
     return ".".join(filter(None, (about, rest.replace(".", "_") + unit)))
 
