@@ -6,7 +6,7 @@ one that is no longer there is set to 0. Counters it adds up: of one that the hu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from .dialects import Sample
@@ -38,20 +38,23 @@ class Totals:
     """The totals up to which the growth was sent."""
 
     def __init__(self) -> None:
-        self._sent: dict[Series, Sample] | None = None
+        self._sent: dict[Series, float] = {}
 
-    def to_send(self, now: Iterable[Sample]) -> list[Sample]:
-        """What each has grown by. The first time that is nothing: who sent what was before is not known."""
-        if self._sent is None:
-            return []
-        known = {series: sample.value for series, sample in self._sent.items()}
-        grown = [replace(s, value=s.value - known.get(series, 0)) for series, s in _by_series(now).items()]
-        return [sample for sample in grown if sample.value > 0]
-
-    def was_sent(self, now: Iterable[Sample]) -> None:
-        """The growth up to these was sent."""
-        self._sent = _by_series(now)
+    def growth(self, now: Sequence[Sample]) -> list[Sample]:
+        """What each has grown by since the last time; one that has begun anew has grown from 0."""
+        before, self._sent = self._sent, {_series(sample): sample.value for sample in now}
+        grown = []
+        for sample in now:
+            last = before.get(_series(sample), 0)
+            growth = sample.value - (last if last <= sample.value else 0)
+            if growth:
+                grown.append(replace(sample, value=growth))
+        return grown
 
 
 def _by_series(samples: Iterable[Sample]) -> dict[Series, Sample]:
-    return {(sample.name, sample.labels): sample for sample in samples}
+    return {_series(sample): sample for sample in samples}
+
+
+def _series(sample: Sample) -> Series:
+    return sample.name, sample.labels

@@ -1,50 +1,60 @@
-"""What the hub itself says of its models and sinks, as samples. The README tells what each means."""
+"""What StatsD is sent of the catalogue of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from mlxhub_core import HubModelContext, HubView, ModelState, ModelStatus, SinkStats
+from mlxhub_core import metrics
+from mlxhub_core.metrics import Kind, Metric, statsd_name
+from mlxhub_core.metrics.catalogue import FAILED, LAST_EXIT_CODE, RESTARTS, STARTED, STOPPED
 
+from .dialects import Kind as WireKind
 from .dialects import Sample
 
-Labels = tuple[tuple[str, str], ...]
+TOLD_BY_EVENTS = frozenset({STARTED, STOPPED, FAILED, RESTARTS})
+"""Counters that are sent when the event comes, and not when the table is read: that of the last event of a model which
+left hub.yaml would be in there no more."""
+
+_KINDS: dict[Kind, WireKind] = {Kind.COUNTER: "c", Kind.GAUGE: "g", Kind.HISTOGRAM: "ms"}
 
 
-def labels_of(model: HubModelContext | ModelStatus) -> Labels:
-    """The labels of all metrics of a model."""
-    return ("model", model.name), ("group", model.group or "")
+class Readings(NamedTuple):
+    """The table at one moment.
+
+    Attributes:
+        models: gauges of models.
+        others: all other gauges.
+        totals: counters, as they have grown from the beginning.
+    """
+
+    models: list[Sample]
+    others: list[Sample]
+    totals: list[Sample]
 
 
-def gauges_of_models(hub: HubView, *, signed: bool) -> Iterator[Sample]:
-    """How each model is; `signed`: also what may be below 0."""
-    for model in hub.status():
-        labels = labels_of(model)
-        yield Sample("model.ready", "g", model.state is ModelState.READY, labels)
-        yield Sample("model.up", "g", model.pid is not None, labels)
-        for state in ModelState:
-            yield Sample("model.state", "g", model.state is state, (*labels, ("state", state.value)))
-        if signed and model.exit_code is not None:
-            yield Sample("model.last_exit_code", "g", model.exit_code, labels)
+def is_for_statsd(metric: Metric) -> bool:
+    """Whether StatsD has it: nothing that is always 1, no points in time or sums of it, and nothing of the hub itself.
+
+    What StatsD knows of time are timers.
+    """
+    return metric.kind in _KINDS and bool(metric.labels) and (metric.unit != "s" or metric.kind is Kind.HISTOGRAM)
 
 
-def gauges_of_sinks(hub: HubView) -> Iterator[Sample]:
-    """How each sink is."""
-    for sink in hub.sink_stats():
-        labels = _labels_of_sink(sink)
-        yield Sample("sink.up", "g", sink.open, labels)
-        yield Sample("sink.queue_length", "g", sink.queue_length, labels)
-        yield Sample("sink.queue_capacity", "g", sink.queue_capacity, labels)
+def sample_of(metric: Metric, labels: tuple[str, ...], value: float) -> Sample:
+    """A value of a metric, as it goes on the wire. Of a histogram it is one observation, in milliseconds."""
+    return Sample(statsd_name(metric), _KINDS[metric.kind], value, tuple(zip(metric.labels, labels, strict=True)))
 
 
-def totals_of_sinks(hub: HubView) -> Iterator[Sample]:
-    """What became of the events of each sink since it was added."""
-    for sink in hub.sink_stats():
-        labels = _labels_of_sink(sink)
-        yield Sample("sink.events", "c", sink.offered, labels)
-        yield Sample("sink.events_failed", "c", sink.failed, labels)
-        yield Sample("sink.events_dropped", "c", sink.dropped, labels)
-
-
-def _labels_of_sink(sink: SinkStats) -> Labels:
-    return (("sink", sink.name),)
+def read(samples: Iterable[metrics.Sample], *, signed: bool) -> Readings:
+    """Sort the samples of the table; `signed`: with the gauges that may be below 0."""
+    readings = Readings([], [], [])
+    for metric, labels, value in samples:
+        if isinstance(value, tuple) or metric in TOLD_BY_EVENTS or not is_for_statsd(metric):
+            continue
+        if metric.kind is Kind.COUNTER:
+            readings.totals.append(sample_of(metric, labels, value))
+        elif signed or metric is not LAST_EXIT_CODE:
+            group = readings.models if metric.labels[0] == "model" else readings.others
+            group.append(sample_of(metric, labels, value))
+    return readings

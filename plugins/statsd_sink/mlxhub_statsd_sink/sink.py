@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval, MaxLen
 
-from mlxhub_core import HubEvent, HubModelContext, HubView, Reason, Sink
+from mlxhub_core import HubEvent, HubModelContext, HubView, Reason
+from mlxhub_core.metrics import CATALOGUE, Metric, MetricSink
+from mlxhub_core.metrics.catalogue import FAILED, RESTARTS, START_DURATION, STARTED, STOPPED
 
 from .address import DEFAULT_HOST, DEFAULT_PORT, Address, parse_address
 from .dialects import DIALECTS, SIGNED, Sample, tag_name
 from .held import Gauges, Totals
-from .readings import gauges_of_models, gauges_of_sinks, labels_of, totals_of_sinks
+from .readings import is_for_statsd, read, sample_of
 
 if TYPE_CHECKING:
+    from mlxhub_core.metrics.usage import UsageMeter
+
     from .sender import Sender
 
 SOON = 0.5
 """Seconds after which a hub that had no models is asked again: a sink is greeted before the hub has read them."""
-OWN_TAGS = frozenset({"model", "group", "state", "exit_code", "sink"})
+OWN_TAGS = frozenset(label for metric in CATALOGUE if is_for_statsd(metric) for label in metric.labels)
 """Tags that the sink itself sets."""
 
 
-class StatsdSink(Sink):
+class StatsdSink(MetricSink):
     """Sends counters, timers and gauges in the dialect that the StatsD server reads.
 
     UDP tells nobody whether a packet arrived: there, an event counts as delivered once it is handed to the system.
@@ -57,7 +61,9 @@ class StatsdSink(Sink):
         timeout: Annotated[float, Interval(ge=0.01, le=60)] = 1.0,
         _clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__()
         self._address = _address(host, port, address)
+        self.where = str(self._address)
         self._prefix = prefix
         self._encode = DIALECTS[dialect]
         self._signed = dialect in SIGNED
@@ -67,76 +73,82 @@ class StatsdSink(Sink):
         self._gauge_interval = gauge_interval
         self._lines: deque[str] = deque()
         self._of_models = Gauges()
-        self._of_sinks = Gauges()
+        self._of_others = Gauges()
         self._totals = Totals()
         self._clock = _clock
         self._due = _clock()
-        self._hub: HubView | None = None
-        self._sender: Sender | None = None
+        self._open: tuple[Sender, UsageMeter] | None = None
 
     def open(self) -> None:
         """Look the server up and, but for UDP, connect. Raises OSError if that fails; the hub tries again."""
+        from mlxhub_core.metrics.usage import UsageMeter
+
         from .sender import Sender  # with the statsd package, which nobody needs who does not send
 
         sender = Sender(self._address, self._max_packet, self._timeout, self._traced)
         sender.connect()
-        self._sender = sender
+        self._open = sender, UsageMeter()
 
     def flush(self) -> None:
-        """Send what the events made and the gauges that changed; on the interval all gauges, and how the sinks are.
+        """Send what the events made and the gauges of models that changed; on the interval everything.
 
         Raises OSError; what was not sent is kept, or found again.
         """
-        sender = self._connected()
+        sender, meter = self._opened()
         sender.send(self._lines)
-        if self._hub is not None:
-            due = self._clock() >= self._due
-            models = list(gauges_of_models(self._hub, signed=self._signed))
-            self._send(sender, self._of_models.to_send(models, all_of_them=due))
-            self._of_models.was_sent(models)
-            if due:
-                self._send_sinks(sender, self._hub)
-                self._due = self._clock() + (self._gauge_interval if models else min(SOON, self._gauge_interval))
-        self.flush_interval = max(0.0, self._due - self._clock()) if self._hub is not None else None
+        due = self._clock() >= self._due
+        if due:
+            self.set_usage(meter.measure(self.models()))
+        models, others, totals = read(self.samples(), signed=self._signed)
+        self._send_gauges(sender, self._of_models, models, all_of_them=due)
+        if due:
+            self._lines.extend(self._encoded(self._totals.growth(totals)))  # which are kept until they are sent
+            sender.send(self._lines)
+            self._send_gauges(sender, self._of_others, others, all_of_them=True)
+            self._due = self._clock() + (self._gauge_interval if models else min(SOON, self._gauge_interval))
+        self.flush_interval = max(0.0, self._due - self._clock())
 
     def close(self) -> None:
         """Send what is left, set all gauges to 0, as they outlive the hub, and let the connection go."""
-        sender, self._sender = self._sender, None
-        if sender is None:
+        opened, self._open = self._open, None
+        if opened is None:
             return
+        sender, _ = opened
         try:
             sender.send(self._lines)
-            for gauges in (self._of_models, self._of_sinks):
-                self._send(sender, gauges.to_send((), all_of_them=True))
+            for gauges in (self._of_models, self._of_others):
+                self._send_gauges(sender, gauges, [], all_of_them=True)
         finally:
             sender.close()
 
-    def hub_started(self, *, hub: HubView, **_: object) -> None:
-        """Remember the hub, which is asked for the gauges."""
-        self._hub = hub
+    def hub_started(self, *, hub: HubView, event: HubEvent) -> None:
+        """Ask this hub from now on. What it has counted so far was counted for others."""
+        super().hub_started(hub=hub, event=event)
+        self._totals.growth(read(self.samples(), signed=False).totals)
 
-    def model_started(self, ctx: HubModelContext, *, event: HubEvent, **_: object) -> None:
+    def model_started(self, ctx: HubModelContext, *, event: HubEvent, **more: object) -> None:
         """Count a start; also as a restart, if nobody but the hub asked for it."""
-        self._count(ctx, "started")
+        super().model_started(ctx, event=event, **more)
+        self._add(STARTED, ctx)
         if event.reason == Reason.RESTART:
-            self._count(ctx, "restarts")
+            self._add(RESTARTS, ctx)
 
-    def model_ready(self, ctx: HubModelContext, *, startup_seconds: float, **_: object) -> None:
+    def model_ready(self, ctx: HubModelContext, *, startup_seconds: float, **more: object) -> None:
         """Time a start. StatsD's timers are in milliseconds."""
-        self._add(Sample("model.start_duration", "ms", startup_seconds * 1000, labels_of(ctx)))
+        super().model_ready(ctx, startup_seconds=startup_seconds, **more)
+        self._add(START_DURATION, ctx, value=startup_seconds * 1000)
 
-    def model_stopped(self, ctx: HubModelContext, **_: object) -> None:
+    def model_stopped(self, ctx: HubModelContext, **more: object) -> None:
         """Count a stop."""
-        self._count(ctx, "stopped")
+        super().model_stopped(ctx, **more)
+        self._add(STOPPED, ctx)
 
-    def model_failed(self, ctx: HubModelContext, *, exit_code: int | None, **_: object) -> None:
+    def model_failed(self, ctx: HubModelContext, *, exit_code: int | None, **more: object) -> None:
         """Count a failure, by its exit code if there was a process to have one."""
-        self._count(ctx, "failed", *(() if exit_code is None else [("exit_code", str(exit_code))]))
+        super().model_failed(ctx, exit_code=exit_code, **more)
+        self._add(FAILED, ctx, "" if exit_code is None else str(exit_code))
 
     # Of these only the gauges change, which the flush after each event sends.
-
-    def config_reloaded(self, **_: object) -> None:
-        """Models came or went."""
 
     def model_adopted(self, ctx: HubModelContext, **_: object) -> None:
         """A model of an earlier hub runs on."""
@@ -147,22 +159,13 @@ class StatsdSink(Sink):
     def model_recovered(self, ctx: HubModelContext, **_: object) -> None:
         """A model is ready again."""
 
-    def _count(self, ctx: HubModelContext, what: str, *labels: tuple[str, str]) -> None:
-        self._add(Sample(f"model.{what}", "c", 1, (*labels_of(ctx), *labels)))
-
-    def _add(self, sample: Sample) -> None:
+    def _add(self, metric: Metric, ctx: HubModelContext, *labels: str, value: float = 1) -> None:
+        sample = sample_of(metric, (ctx.name, ctx.group or "", *labels), value)
         self._lines.extend(self._encoded([sample]))
 
-    def _send_sinks(self, sender: Sender, hub: HubView) -> None:
-        totals, gauges = list(totals_of_sinks(hub)), list(gauges_of_sinks(hub))
-        self._lines.extend(self._encoded(self._totals.to_send(totals)))
-        self._totals.was_sent(totals)  # now it is among the lines, which are kept until they are sent
-        sender.send(self._lines)
-        self._send(sender, self._of_sinks.to_send(gauges, all_of_them=True))
-        self._of_sinks.was_sent(gauges)
-
-    def _send(self, sender: Sender, samples: Iterable[Sample]) -> None:
-        sender.send(self._encoded(samples))
+    def _send_gauges(self, sender: Sender, gauges: Gauges, now: list[Sample], *, all_of_them: bool) -> None:
+        sender.send(self._encoded(gauges.to_send(now, all_of_them=all_of_them)))
+        gauges.was_sent(now)
 
     def _encoded(self, samples: Iterable[Sample]) -> deque[str]:
         return deque(line for sample in samples for line in self._encode(sample, self._prefix, self._tags))
@@ -171,10 +174,10 @@ class StatsdSink(Sink):
         if self.trace is not None:
             self.trace(line)
 
-    def _connected(self) -> Sender:
-        if self._sender is None:
+    def _opened(self) -> tuple[Sender, UsageMeter]:
+        if self._open is None:
             raise RuntimeError("the statsd sink is not open")
-        return self._sender
+        return self._open
 
 
 def _address(host: str, port: int, address: str | None) -> Address:

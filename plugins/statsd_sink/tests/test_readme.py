@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from mlxhub_statsd_sink import StatsdSink
 from mlxhub_statsd_sink.dialects import DIALECTS, Sample
+from mlxhub_statsd_sink.readings import is_for_statsd
 from mlxhub_statsd_sink.sink import OWN_TAGS
 
-from mlxhub_core import SinkStats
+from mlxhub_core import ModelStatus, SinkStats
 from mlxhub_core.hooks import hooks_of
+from mlxhub_core.metrics import CATALOGUE, Kind, statsd_name
+from mlxhub_core.testing import FakeClock
 from mlxhub_core.testing.day import FakeHub
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-TYPES = {"c": "counter", "g": "gauge", "ms": "timer, ms"}
+TYPES = {Kind.COUNTER: "counter", Kind.GAUGE: "gauge", Kind.HISTOGRAM: "timer, ms"}
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -27,48 +30,44 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
+def test_every_metric_that_statsd_has_is_told_with_its_type_and_labels_and_no_other_is() -> None:
+    told = {name.strip("`"): (kind, labels) for name, kind, labels, _ in rows("Metrics")}
+    assert told == {
+        statsd_name(metric): (TYPES[metric.kind], ", ".join(metric.labels))
+        for metric in CATALOGUE
+        if is_for_statsd(metric)
+    }
+
+
 class Busy(FakeHub):
-    """A hub whose one sink counts on."""
+    """A hub with a model and a sink whose counts grow with each look."""
 
     count = 0
 
-    def sink_stats(self) -> list[SinkStats]:
+    def status(self) -> list[ModelStatus]:
         self.count += 1
+        return [replace(model, health_checks=self.count, health_checks_failed=self.count) for model in super().status()]
+
+    def sink_stats(self) -> list[SinkStats]:
         n = self.count
         return [SinkStats("acme", n, n, n, n, n, n, open=True, last_error=None, last_success=None, stuck_seconds=0.0)]
 
 
-@pytest.fixture
-def samples(monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
-    """All that is sent in a day."""
-    seen: list[Sample] = []
-
-    def encode(sample: Sample, prefix: str, tags: object) -> tuple[str, ...]:
-        seen.append(sample)
-        return ()
-
-    sink = StatsdSink(dialect="dogstatsd", gauge_interval=0.1)
-    sink._encode = encode
+def test_all_of_them_are_sent_in_a_day() -> None:
+    clock = FakeClock()
+    sink = StatsdSink(dialect="dogstatsd", _clock=clock)
+    lines: list[str] = []
+    sink.trace = lines.append
     sink.open()
     hooks = hooks_of(sink)
-    hub = Busy()
-    for hook, arguments in hub.day():
+    for hook, arguments in Busy().day():
         if hook in hooks:
             hooks[hook](arguments)
-            sink._due = 0
+            clock.advance(10)
             sink.flush()
     sink.close()
-    return seen
-
-
-def test_every_metric_is_told_with_its_type_and_labels_and_no_other_is(samples: list[Sample]) -> None:
-    sent: dict[str, tuple[str, list[str]]] = {}
-    for sample in samples:
-        labels = [name for name, _ in sample.labels]
-        if sample.name not in sent or len(labels) > len(sent[sample.name][1]):
-            sent[sample.name] = (TYPES[sample.kind], labels)
-    told = {name.strip("`"): (kind, labels.split(", ")) for name, kind, labels, _ in rows("Metrics")}
-    assert told == sent
+    sent = {line.partition(":")[0].removeprefix("mlxhub.") for line in lines}
+    assert sent == {name.strip("`") for name, *_ in rows("Metrics")}
 
 
 def test_every_option_is_told_with_its_default() -> None:

@@ -35,6 +35,7 @@ from mlxhub_core.testing.day import FakeHub
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 FOREVER = [*PYTHON, "import signal; signal.pause()"]
+QWEN = "mlxhub.model.qwen"
 EVENT = HubEvent(seq=1, id="1", time=0.0)
 
 
@@ -336,6 +337,7 @@ class Hub:
     """A hub without models, and with one sink whose events a test counts."""
 
     offered = failed = dropped = 0
+    info = FakeHub().info
 
     def status(self) -> list[ModelStatus]:
         return []
@@ -366,6 +368,48 @@ def test_the_last_exit_code_is_told_where_a_gauge_may_be_negative(
     sink.close()
 
 
+def test_a_count_of_the_hub_that_has_begun_anew_has_grown_from_0(server: Server) -> None:
+    hub, clock = Hub(), FakeClock()
+    hub.offered = 5
+    sink = opened(server, _clock=clock)
+    sink.hub_started(hub=hub, event=EVENT)
+    hub.offered = 2  # the other sink was exchanged
+    sink.flush()
+    assert server.packet() == ["mlxhub.sink.acme_eu.events:2|c"]
+    sink.close()
+
+
+def test_what_the_process_of_a_model_uses_is_measured_on_the_interval(hub_yaml: Write, server: Server) -> None:
+    with HubManager(hub_yaml(FOREVER, {"gauge_interval": 0.1}, default=True)) as hub:
+        hub.reload()
+        server.until(up="1")
+        wait_until(
+            lambda: bool(server.packet()) and int(server.gauges.get(f"{QWEN}.process.resident_memory_bytes", 0)) > 10**6
+        )
+        assert int(server.gauges[f"{QWEN}.process.threads"]) >= 1
+        assert int(server.gauges[f"{QWEN}.process.open_fds"]) >= 3
+
+
+def test_health_checks_are_counted(server: Server) -> None:
+    class View(Hub):
+        checks, failed_checks = 7, 1
+
+        def status(self) -> list[ModelStatus]:
+            counts = {"health_checks": self.checks, "health_checks_failed": self.failed_checks}
+            return [ModelStatus("qwen", ModelState.READY, None, "", **counts)]  # type: ignore[arg-type]
+
+    hub, clock = View(), FakeClock()
+    sink = opened(server, _clock=clock)
+    sink.hub_started(hub=hub, event=EVENT)
+    sink.flush()
+    hub.checks, hub.failed_checks = 9, 2
+    clock.advance(10)
+    sink.flush()
+    counted = [line for line in server.rest() if line.endswith("|c")]
+    assert counted == [f"{QWEN}.health_checks:2|c", f"{QWEN}.health_checks_failed:1|c"]
+    sink.close()
+
+
 def test_a_hub_that_has_not_read_its_models_yet_is_asked_again_soon(server: Server) -> None:
     clock = FakeClock()
     sink = opened(server, _clock=clock)
@@ -387,8 +431,8 @@ def test_on_the_interval_it_is_told_how_each_sink_is_and_by_how_much_its_counts_
     sink = opened(server, _clock=clock)
     sink.hub_started(hub=hub, event=EVENT)
     sink.flush()
-    gauges = ["mlxhub.sink.acme_eu.up:1|g", "mlxhub.sink.acme_eu.queue_length:3|g"]
-    gauges += ["mlxhub.sink.acme_eu.queue_capacity:1024|g"]
+    gauges = ["mlxhub.sink.acme_eu.queue_length:3|g", "mlxhub.sink.acme_eu.queue_capacity:1024|g"]
+    gauges += ["mlxhub.sink.acme_eu.up:1|g"]
     assert server.packet() == gauges, "who counted the five is not known"
     hub.offered, hub.dropped = 8, 2
     sink.flush()
