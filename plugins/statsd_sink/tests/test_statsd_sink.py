@@ -30,6 +30,7 @@ from mlxhub_core import (
     SinkStats,
 )
 from mlxhub_core.hooks import hooks_of
+from mlxhub_core.metrics.catalogue import FAILED, RESTARTS, START_DURATION, STARTED, STOPPED
 from mlxhub_core.testing import FakeClock, wait_until
 from mlxhub_core.testing.day import FakeHub
 
@@ -56,10 +57,10 @@ class Server:
         return lines
 
     def events(self, count: int) -> list[str]:
-        """The next counters and timers, in the order in which they came."""
+        """The next counters and timers of the model `qwen`, in the order in which they came."""
         lines: list[str] = []
         while len(lines) < count:
-            lines += [line for line in self.packet() if not line.endswith("|g")]
+            lines += [line for line in self.packet() if line.startswith(f"{QWEN}.") and not line.endswith("|g")]
         return lines
 
     def until(self, **gauges: str) -> None:
@@ -147,7 +148,8 @@ def test_a_model_that_never_ran_has_no_exit_code(hub_yaml: Write, server: Server
         with pytest.raises(LaunchError):
             hub.start_model("qwen")
         hub.shutdown()
-    assert [line for line in server.rest() if line.endswith("|c")] == ["mlxhub.model.qwen.failed:1|c"]
+    counted = [line for line in server.rest() if line.startswith(f"{QWEN}.") and line.endswith("|c")]
+    assert counted == ["mlxhub.model.qwen.failed:1|c"]
 
 
 def test_only_a_restart_by_the_hub_itself_counts_as_one(hub_yaml: Write, server: Server, tmp_path: Path) -> None:
@@ -408,6 +410,26 @@ def test_health_checks_are_counted(server: Server) -> None:
     counted = [line for line in server.rest() if line.endswith("|c")]
     assert counted == [f"{QWEN}.health_checks:2|c", f"{QWEN}.health_checks_failed:1|c"]
     sink.close()
+
+
+def test_its_table_counts_on_as_that_of_any_sink_of_metrics(server: Server) -> None:
+    sink, hub = opened(server), FakeHub()
+    hooks = hooks_of(sink)
+    for hook, arguments in hub.day():
+        if hook in hooks:
+            hooks[hook](arguments)
+    values = {sample.metric: sample.value for sample in sink.samples() if sample.metric is not FAILED}
+    failed = {sample.labels[2]: sample.value for sample in sink.samples() if sample.metric is FAILED}
+    assert [values[metric] for metric in (STARTED, STOPPED, RESTARTS)] == [3, 1, 1]
+    assert isinstance(duration := values[START_DURATION], tuple)
+    assert sum(duration.counts) == 2
+    assert failed == {"": 0, "-9": 1, "3": 1}
+    sink.close()
+
+
+def test_its_status_says_where_it_sends_to() -> None:
+    assert StatsdSink().where == "udp://127.0.0.1:8125"
+    assert StatsdSink(address="tcp://[::1]").where == "tcp://[::1]:8125"
 
 
 def test_a_hub_that_has_not_read_its_models_yet_is_asked_again_soon(server: Server) -> None:
