@@ -427,6 +427,19 @@ def test_its_table_counts_on_as_that_of_any_sink_of_metrics(server: Server) -> N
     sink.close()
 
 
+def test_what_an_event_has_told_is_not_told_again_on_the_interval(server: Server) -> None:
+    clock = FakeClock()
+    sink = opened(server, _clock=clock)
+    sink.hub_started(hub=FakeHub(HubModelContext("qwen", None, "")), event=EVENT)
+    sink.model_failed(HubModelContext("qwen", None, ""), exit_code=3, event=EVENT)
+    for _ in range(2):
+        sink.flush()
+        clock.advance(10)
+    counted = [line for line in server.rest() if line.endswith("|c")]
+    assert counted == [f"{QWEN}.failed:1|c", f"{QWEN}.failed.exit_code.3:1|c"]
+    sink.close()
+
+
 def test_its_status_says_where_it_sends_to() -> None:
     assert StatsdSink().where == "udp://127.0.0.1:8125"
     assert StatsdSink(address="tcp://[::1]").where == "tcp://[::1]:8125"
