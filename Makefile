@@ -58,6 +58,7 @@ bench: $(VENV)/.installed ## figures, each beside a floor measured in the same r
 	$(BIN)/python bench/import_time.py
 	$(BIN)/python bench/publish.py
 	$(BIN)/python bench/keeper.py
+	$(BIN)/python bench/statsd_sink.py
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) mlxhub-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlxhub_core.manager import HubManager
     from mlxhub_core.observability import (
         SINK_API,
+        HubInfo,
         HubObservabilitySink,
         HubView,
         LoggingHubObservabilitySink,
@@ -44,7 +45,7 @@ _HOMES = {
     "events": "Failure HubEvent HubModelContext Reason",
     "hookspecs": "hookimpl hookspec",
     "manager": "HubManager",
-    "observability": "SINK_API HubObservabilitySink HubView LoggingHubObservabilitySink Sink SinkStats",
+    "observability": "SINK_API HubInfo HubObservabilitySink HubView LoggingHubObservabilitySink Sink SinkStats",
     "secret": "Secret",
     "states": "ModelState ModelStatus",
     "supervisor": "Plan ReloadResult Step",
@@ -58,6 +59,7 @@ __all__ = [
     "GroupFullError",
     "HubError",
     "HubEvent",
+    "HubInfo",
     "HubManager",
     "HubModelContext",
     "HubNotRunningError",

@@ -40,7 +40,12 @@ class Fanout:
         self._registered: list[tuple[object, pluggy.PluginManager]] = []
 
     def add(
-        self, name: str, sink: object, greeting: Arguments | None = None, delivery: DeliverySettings | None = None
+        self,
+        name: str,
+        sink: object,
+        greeting: Arguments | None = None,
+        delivery: DeliverySettings | None = None,
+        origin: tuple[str, str] = ("", ""),
     ) -> SinkRunner | None:
         """Turn a sink on, in the place of the one of that name if there is one: each event goes to either of them.
 
@@ -49,6 +54,7 @@ class Fanout:
             sink: the object.
             greeting: the arguments of the `hub_started` that it gets before anything else.
             delivery: how it gets its events.
+            origin: the name and the version of the package that it comes from.
 
         Returns:
             the one it takes the place of, which now delivers what waits and closes; for `finish`.
@@ -58,7 +64,7 @@ class Fanout:
         """
         relay = self._relays.get(name)
         old = relay.runner if relay else None
-        runner = SinkRunner(name, sink, self._report, delivery, predecessor=old)
+        runner = SinkRunner(name, sink, self._report, delivery, predecessor=old, origin=origin)
         if greeting is not None:
             runner.offer("hub_started", greeting)
         if relay:

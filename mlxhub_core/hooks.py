@@ -32,7 +32,7 @@ def hooks_of(sink: object) -> dict[str, Callable[[Arguments], None]]:
     if isinstance(sink, type):
         raise SinkError(f"{sink.__name__} is a class, not a sink; call it: {sink.__name__}()")
     _check_version(sink, kind)
-    for name in ("open", "close"):
+    for name in ("open", "flush", "close"):
         if callable(method := getattr(sink, name, None)):
             _names_wanted(f"{kind}.{name}", method, known=())
     hooks = {}

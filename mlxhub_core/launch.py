@@ -128,6 +128,13 @@ def mlx_is_missing() -> str | None:
     return None
 
 
+def mlx_version() -> str | None:
+    """The version of mlx-lm in this interpreter; None if it is not there, or does not say. Does not import it."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return _own_version()
+    return None
+
+
 def _own_version() -> str | None:
     """The version of mlx-lm here; None if it does not say. Raises PackageNotFoundError."""
     with contextlib.suppress(*_BROKEN_METADATA):

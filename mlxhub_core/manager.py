@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mlxhub_core.errors import HubStateError, Problem
+from mlxhub_core import __version__
+from mlxhub_core.errors import HubError, HubStateError, Problem
 from mlxhub_core.events import HubEvent
 from mlxhub_core.fanout import Fanout
 from mlxhub_core.keepers import Keepers
-from mlxhub_core.observability import HubObservabilitySink, LoggingHubObservabilitySink, SinkStats
+from mlxhub_core.launch import mlx_version
+from mlxhub_core.observability import HubInfo, HubObservabilitySink, LoggingHubObservabilitySink, SinkStats
 from mlxhub_core.place import held, held_logs, place_of
 from mlxhub_core.process import ProcessFactory
 from mlxhub_core.runner import CLOSE_DEADLINE, SinkRunner
@@ -57,6 +62,7 @@ class HubManager:
         process_factory: ProcessFactory | None = None,
     ) -> None:
         self.config_path = Path(config_path)
+        self._info = _about(self.config_path)
         self._place = place_of(self.config_path)
         self._locks = ExitStack()
         self._log_path: Path | None = None
@@ -69,7 +75,7 @@ class HubManager:
         self._fanout = Fanout(_log_warning)
         self._processes = process_factory or Keepers(self._place.runs, str(self._place.config), _log_warning)
         self._supervisor = Supervisor(Loop(self._fanout.publish, _log_bug, process_factory=self._processes))
-        self._view = _View(self._supervisor, self._fanout)
+        self._view = _View(self._supervisor, self._fanout, self.info)
         if observability_sink is not None:
             self._fanout.add(PASSED_SINK, observability_sink, self._greeting())
         self._supervisor.start()
@@ -86,20 +92,11 @@ class HubManager:
         with self._reloading:
             if self._closed:
                 raise HubStateError("the hub was shut down; make another HubManager")
-            settings = load_settings(self.config_path)
-            selection = self._select(settings)
-            with self._logs_held(settings.log_path):
-                # The last thing that can fail; only then is anything changed.
-                self._supervisor.reserve_ports(settings)
-                if self._closed:
-                    raise HubStateError("the hub was shut down meanwhile")
-                _log_warnings(selection.warnings)
-                leaving = self._exchange_sinks(selection.sinks)
-                self._log_path = settings.log_path
-                try:
-                    return self._supervisor.apply(settings)
-                finally:
-                    _log_undelivered(self._fanout.finish(leaving))
+            try:
+                return self._read_and_apply()
+            except HubError:
+                self._info = replace(self._info, last_reload_successful=False)
+                raise
 
     def plan(self) -> Plan:
         """Read hub.yaml and say what `reload` would do now, each with its reason. Nothing is changed.
@@ -143,6 +140,10 @@ class HubManager:
     def sink_stats(self) -> list[SinkStats]:
         """What became of the events of each sink. Returns at once."""
         return list(self._fanout.stats())
+
+    def info(self) -> HubInfo:
+        """The hub itself. Returns at once."""
+        return self._info
 
     def rotate_log(self, name: str) -> None:
         """Rotate the log of a model now. Returns when that is done.
@@ -208,6 +209,23 @@ class HubManager:
     ) -> None:
         self.shutdown()
 
+    def _read_and_apply(self) -> ReloadResult:
+        settings = load_settings(self.config_path)
+        selection = self._select(settings)
+        with self._logs_held(settings.log_path):
+            # The last thing that can fail; only then is anything changed.
+            self._supervisor.reserve_ports(settings)
+            if self._closed:
+                raise HubStateError("the hub was shut down meanwhile")
+            _log_warnings(selection.warnings)
+            leaving = self._exchange_sinks(selection.sinks)
+            self._log_path = settings.log_path
+            self._info = replace(self._info, last_reload_successful=True, last_reload_at=time.time())
+            try:
+                return self._supervisor.apply(settings)
+            finally:
+                _log_undelivered(self._fanout.finish(leaving))
+
     def _select(self, settings: HubSettings) -> Selection:
         wanted = [entry for entry in settings.sinks if not (self._logs_itself and entry.type == "loguru")]
         return select(settings, wanted, self._selected)
@@ -222,7 +240,8 @@ class HubManager:
         leaving = [self._fanout.remove(key) for key in self._selected if key not in wanted]
         for key, selected in wanted.items():
             if self._selected.get(key) is not selected:
-                old = self._fanout.add(key, selected.sink, self._greeting(), selected.settings.delivery)
+                origin = selected.offer.distribution, selected.offer.version
+                old = self._fanout.add(key, selected.sink, self._greeting(), selected.settings.delivery, origin)
                 leaving += [old] if old else []
         self._selected = wanted
         return leaving
@@ -251,11 +270,23 @@ class HubManager:
 class _View:
     """All of the hub that a sink gets to see: see `observability.HubView`."""
 
-    __slots__ = ("sink_stats", "status")
+    __slots__ = ("info", "sink_stats", "status")
 
-    def __init__(self, supervisor: Supervisor, fanout: Fanout) -> None:
+    def __init__(self, supervisor: Supervisor, fanout: Fanout, info: Callable[[], HubInfo]) -> None:
+        self.info = info
         self.status = supervisor.status
         self.sink_stats = fanout.stats
+
+
+def _about(config_path: Path) -> HubInfo:
+    return HubInfo(
+        version=__version__,
+        python=platform.python_version(),
+        mlx_lm=mlx_version(),
+        pid=os.getpid(),
+        config_path=str(config_path.absolute()),
+        started_at=time.time(),
+    )
 
 
 def _log_warning(message: str) -> None:

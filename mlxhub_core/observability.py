@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -37,12 +37,13 @@ class HubObservabilitySink(Protocol):
 class SinkStats:
     """What the hub knows about the delivery to one sink.
 
-    Each event offered was delivered, failed, was dropped or waits; but for the one that the sink has in hand.
+    Each event offered was delivered, failed, was dropped or waits; but for the one that the sink has in hand, or those
+    that it has not flushed yet.
 
     Attributes:
         name: the sink's key in hub.yaml, as ``statsd`` or ``statsd/eu``.
         offered: events meant for it since it was added.
-        delivered: events its hook returned from.
+        delivered: events its hook returned from; of a sink that has a ``flush``, those that were flushed.
         failed: events its hook raised on.
         dropped: events thrown away because its queue was full, or it was closed before they were delivered.
         queue_length: events waiting now.
@@ -51,6 +52,9 @@ class SinkStats:
         last_error: the last exception, as one line; None if there was none.
         last_success: when it last took an event, in seconds since the epoch; None before that.
         stuck_seconds: seconds for which the sink has had the call that it has in hand; 0 when it has none.
+        where: where it listens, or what it sends to, as it said itself when it was opened; None if it does not say.
+        plugin: the package that it comes from; empty if it was passed to the hub by a program.
+        version: of that package.
     """
 
     name: str
@@ -64,10 +68,38 @@ class SinkStats:
     last_error: str | None
     last_success: float | None
     stuck_seconds: float
+    where: str | None = None
+    plugin: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HubInfo:
+    """The hub itself.
+
+    Attributes:
+        version: of mlxhub-core.
+        python: the version of the Python that it runs in.
+        mlx_lm: the version of mlx-lm in that Python; None if it is not there, or does not say.
+        pid: its process.
+        config_path: its hub.yaml.
+        started_at: when it started, in seconds since the epoch.
+        last_reload_successful: whether hub.yaml, when it was last read, could be used; True before that.
+        last_reload_at: when hub.yaml was last applied, in seconds since the epoch; None before that.
+    """
+
+    version: str
+    python: str
+    mlx_lm: str | None
+    pid: int
+    config_path: str
+    started_at: float
+    last_reload_successful: bool = True
+    last_reload_at: float | None = None
 
 
 class HubView(Protocol):
-    """The little of the hub that a sink may look at. Both calls return at once, from any thread."""
+    """The little of the hub that a sink may look at. All calls return at once, from any thread."""
 
     def status(self) -> Sequence[ModelStatus]:
         """Every model of hub.yaml, in its order."""
@@ -75,6 +107,10 @@ class HubView(Protocol):
 
     def sink_stats(self) -> Sequence[SinkStats]:
         """Every sink that is on."""
+        ...
+
+    def info(self) -> HubInfo:
+        """The hub itself."""
         ...
 
 
@@ -85,10 +121,27 @@ class Sink:
     ``open`` connects. All hooks run on the sink's own thread, one at a time, in the order of events.
     A hook takes the arguments it names and no others; end a typed override with ``**_: object``
     for those it leaves out, now or in later versions.
+
+    Attributes:
+        where: where it listens, or what it sends to, for people who ask for the sinks' status: no secrets. Read when
+            ``open`` has returned.
+        flush_interval: seconds without an event after which `flush` is called all the same; None: it is not. It is read
+            after each event and each flush.
+        trace: None, or what to call with a line of text for whatever is sent; `mlxhub sinks test` sets and shows it.
     """
+
+    where: str | None = None
+    flush_interval: float | None = None
+    trace: Callable[[str], object] | None = None
 
     def open(self) -> None:
         """Connect to the backend. Called again, after a while, when it raises."""
+
+    def flush(self) -> None:
+        """Send what the hooks have collected: no event waits now. Called again, after a while, when it raises.
+
+        Events count as delivered only when it has returned. A sink that sends each event at once needs none.
+        """
 
     def close(self) -> None:
         """Flush and let go. Called once, also when ``open`` never succeeded."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mlxhub_core.events import HubEvent, HubModelContext
-from mlxhub_core.hooks import Arguments, hooks_of
+from mlxhub_core.hooks import Arguments, hooks_of, is_inherited_noop
 from mlxhub_core.observability import SinkStats
 from mlxhub_core.settings import DeliverySettings, OnlySettings
 
@@ -27,6 +27,8 @@ PATIENCE = 3
 """Failed events in a row after which the sink is given a pause."""
 STUCK = 10.0
 """Seconds in one call after which a sink is reported to be stuck, within a quarter as much again."""
+MOST_IN_HAND = 100
+"""Events after which a sink is flushed though more wait."""
 CLOSE_DEADLINE = 5.0
 """Seconds that sinks which are closed get to deliver what waits, all together."""
 
@@ -55,6 +57,7 @@ class _Gap:
 
 
 _NO_GAP = _Gap()
+_FLUSH: tuple[str, Arguments] = ("flush", {})
 
 
 @dataclass(slots=True)
@@ -81,6 +84,7 @@ class SinkRunner:
         delivery: how many events may wait, which are dropped when there are more, and which are meant for it.
         predecessor: one that is closing; this one is opened when that is done, but does not wait longer than
             `CLOSE_DEADLINE`. Two sinks that share a port follow each other so.
+        origin: the name and the version of the package that it comes from.
 
     Raises:
         SinkError: `sink` is none.
@@ -93,10 +97,14 @@ class SinkRunner:
         report: Callable[[str], None],
         delivery: DeliverySettings | None = None,
         predecessor: Self | None = None,
+        origin: tuple[str, str] = ("", ""),
     ) -> None:
         self.name = name
         self.sink = sink
         self.hooks = hooks_of(sink)
+        self._flush = _flush_of(sink)
+        self._unflushed = False
+        self._in_hand = 0
         self._report = report
         self._delivery = delivery or DeliverySettings()
         self._wants = _filter(self._delivery.only)
@@ -108,6 +116,8 @@ class SinkRunner:
         self._closing = False
         self._pid = os.getpid()
         self._open = False
+        self._where: str | None = None
+        self._origin = origin
         self._offered = self._delivered = self._failed = self._dropped = 0
         self._failures_in_a_row = 0
         self._troubles: Counter[str] = Counter()
@@ -147,6 +157,9 @@ class SinkRunner:
                 last_error=self._last_error,
                 last_success=self._last_success,
                 stuck_seconds=_seconds_in(self._busy),
+                where=self._where,
+                plugin=self._origin[0],
+                version=self._origin[1],
             )
 
     def begin_close(self, successor: SinkRunner | None = None) -> None:
@@ -207,33 +220,71 @@ class SinkRunner:
             self._predecessor = None
         self._open_sink()
         while (item := self._next()) is not None:
-            self._deliver(*item)
+            if item is _FLUSH:
+                self._flush_sink()
+            else:
+                self._deliver(*item)
         self._attempt(getattr(self.sink, "close", None), "close")
         self._over.set()
         self._called.set()
 
     def _open_sink(self) -> None:
-        opener = getattr(self.sink, "open", None)
+        opened = self._persist(getattr(self.sink, "open", None), "open")
+        self._where = self._place() if opened else None
+        self._open = opened
+
+    def _flush_sink(self) -> None:
+        """Have the sink send what it has in hand. At the end of the hub it gets one more chance."""
+        done = self._persist(self._flush, "flush") or self._attempt(self._flush, "flush")
+        with self._changed:
+            if done and self._in_hand:
+                self._delivered += self._in_hand
+                self._last_success = time.time()
+            self._in_hand, self._unflushed = 0, False
+
+    def _persist(self, call: Callable[[], Any] | None, what: str) -> bool:
+        """Call into the sink until that works or the sink is to close. Returns whether it worked."""
         pause = BACKOFF[0]
-        while not self._attempt(opener, "open"):
+        while not self._attempt(call, what):
             if self._pause(pause):
-                return
+                return False
             pause = min(pause * 2, BACKOFF[1])
-        self._open = True
+        return True
+
+    def _place(self) -> str | None:
+        """Where the sink says that it is. Read here, on its own thread: it may be a property."""
+        with contextlib.suppress(Exception):
+            where = getattr(self.sink, "where", None)
+            return where if isinstance(where, str) else None
+        return None
 
     def _next(self) -> tuple[str, Arguments] | None:
         """The next event; None when there will be none. A sink that never opened is spared the rest."""
+        interval = self._interval()
         with self._changed:
             while self._open:
+                if self._in_hand >= MOST_IN_HAND:
+                    return _FLUSH
                 if (gap := self._take_gap()) and "events_lost" in self.hooks:
                     return "events_lost", _told_of(gap)
                 if self._queue:
                     item = self._queue.popleft()
                     return item.hook, item.arguments
+                if self._unflushed:
+                    return _FLUSH
                 if self._closing:
                     break
-                self._changed.wait()
+                if not self._changed.wait(interval):
+                    return _FLUSH
             return None
+
+    def _interval(self) -> float | None:
+        """After how many seconds without an event the sink is flushed. Read on its thread: it may be a property."""
+        with contextlib.suppress(Exception):
+            seconds = getattr(self.sink, "flush_interval", None)
+            if self._flush is not None and isinstance(seconds, int | float):
+                return seconds
+        return None
 
     def _take_gap(self) -> _Gap | None:
         """What was dropped before the next event, or, if there is none, since the last."""
@@ -246,11 +297,15 @@ class SinkRunner:
     def _deliver(self, hook: str, arguments: Arguments) -> None:
         done = self._attempt(lambda: self.hooks[hook](arguments), hook)
         with self._changed:
+            self._unflushed = self._flush is not None
             if hook == "events_lost":
                 return
             if done:
-                self._delivered += 1
                 self._failures_in_a_row = 0
+                if self._unflushed:
+                    self._in_hand += 1
+                    return
+                self._delivered += 1
                 self._last_success = time.time()
                 return
             self._failed += 1
@@ -313,6 +368,11 @@ class SinkRunner:
             while not self._closing and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
             return self._closing
+
+
+def _flush_of(sink: object) -> Callable[[], object] | None:
+    method = getattr(sink, "flush", None)
+    return method if callable(method) and not is_inherited_noop(method, "flush") else None
 
 
 def _seconds_in(busy: tuple[str, float] | None) -> float:

@@ -74,6 +74,10 @@ class ModelStatus:
         restarts: automatic restarts since the model was last started by hand, by a reload, or with the hub.
         reason: why it is in this state, one of `events.Reason` or a sentence; None before its first start.
         log_lost_bytes: output of the current or last process that could not be written to the log.
+        health_checks: questions whether it can answer that were put to it since it was first ready, by this hub.
+        health_checks_failed: those of them that it did not answer.
+        source: its ``model_path``, if it has one.
+        backend: what serves it: ``mlx_lm``, or ``command``.
         first_failure: how the last series of failures began; None if it never failed.
         last_failure: how it failed last; None if it never did.
     """
@@ -93,5 +97,9 @@ class ModelStatus:
     restarts: int = 0
     reason: str | None = None
     log_lost_bytes: int = 0
+    health_checks: int = 0
+    health_checks_failed: int = 0
+    source: str | None = None
+    backend: str = "mlx_lm"
     first_failure: Failure | None = None
     last_failure: Failure | None = None

@@ -46,7 +46,7 @@ def methods(kind: type) -> dict[str, Callable[..., None]]:
     return {
         name: method
         for name, method in vars(kind).items()
-        if inspect.isfunction(method) and not name.startswith("_") and name not in ("open", "close")
+        if inspect.isfunction(method) and not name.startswith("_") and name not in ("open", "flush", "close")
     }
 
 

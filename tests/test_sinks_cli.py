@@ -606,6 +606,38 @@ def test_a_sink_gets_the_whole_day_between_open_and_close_and_each_call_is_liste
         assert sorted(arguments) == sorted(HOOKS[hook])
 
 
+TRACING = """
+class AcmeSink:
+    trace = None
+    def __init__(self): self.lines = []
+    def model_ready(self, ctx): self.lines.append(f"{ctx.name} is ready\\x1b[2J")
+    def flush(self):
+        for line in self.lines: self.trace(line)
+        self.lines.clear()
+    def close(self): self.trace("bye")
+"""
+
+
+def test_what_a_sink_says_that_it_sent_stands_below_the_event_and_moves_no_cursor(site: Path, mlxhub: Mlxhub) -> None:
+    acme(site, TRACING)
+    lines = mlxhub("sinks", "test", "acme").out.splitlines()
+    ready = next(number for number, line in enumerate(lines) if line.startswith("  model_ready"))
+    assert lines[ready + 1] == r"      mlxhub-test is ready\x1b[2J"
+    assert lines[ready + 2].startswith("  model_ready"), "the second of the day, with its own line below"
+    assert lines[-2] == "      bye"
+
+
+def test_a_trace_that_is_a_method_of_the_sinks_own_is_left_alone(site: Path, mlxhub: Mlxhub) -> None:
+    acme(site, hooks("def model_ready(self): self.trace()\ndef trace(self): pass"))
+    assert mlxhub("sinks", "test", "acme").code == 0
+
+
+def test_a_flush_that_raises_is_told_with_the_event_before_it(site: Path, mlxhub: Mlxhub) -> None:
+    acme(site, hooks("def model_ready(self): ...\ndef flush(self): raise OSError('no route')"))
+    done = mlxhub("sinks", "test", "acme")
+    assert (done.code, "model_ready" in done.err, "OSError: no route" in done.out) == (1, True, True)
+
+
 def test_all_calls_are_on_one_thread_which_is_the_sinks_own_as_in_a_hub(site: Path, mlxhub: Mlxhub) -> None:
     acme(site, RECORDING)
     mlxhub("sinks", "test", "acme")

@@ -140,6 +140,11 @@ def style(text: str, colour: str) -> str:
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
 
 
+def printable(text: str) -> str:
+    """A stranger's words, without what would move the cursor of a terminal or could not be written to it."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def log_to(write: Callable[[str], Any] | None = None, *, level: str = "INFO", colour: bool | None = None) -> None:
     """Send the hub's messages to standard error, or to `write`. The command is the application: it owns the handlers."""
     from loguru import logger

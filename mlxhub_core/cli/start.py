@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import threading
@@ -91,12 +92,10 @@ def _listen_to_signals() -> queue.SimpleQueue[Happening]:
 def _serve(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> Ending:
     """Reload at each SIGHUP, until another signal comes, or somebody asks for the end."""
     while (happening := happenings.get()) == signal.SIGHUP:
-        try:
+        # What is wrong with it the reload says, so that the hub itself knows.
+        with contextlib.suppress(HubError):
             _read(hub.config_path)
-        except HubError as error:
-            outcome: ReloadResult | HubError | Ending = error
-        else:
-            outcome = _reload(hub, happenings)
+        outcome = _reload(hub, happenings)
         if isinstance(outcome, Ending):
             return outcome
         if isinstance(outcome, HubError):

@@ -59,6 +59,7 @@ class Lifecycle:
         self._restarts = 0
         self._exit_code: int | None = None
         self._log_lost = 0
+        self._checks = self._checks_failed = 0
         self._started_at: float | None = None
         self._ready_at: float | None = None
         self._stopped_at: float | None = None
@@ -111,6 +112,10 @@ class Lifecycle:
             restarts=self._restarts,
             reason=self._obstacle or self._reason,
             log_lost_bytes=self._log_lost,
+            health_checks=self._checks,
+            health_checks_failed=self._checks_failed,
+            source=self.settings.model_path,
+            backend="mlx_lm" if self.settings.command is None else "command",
             first_failure=self._series.first,
             last_failure=self._series.last,
         )
@@ -267,6 +272,7 @@ class Lifecycle:
         if run is None or not run.asking or self._state not in RUNNING:
             return
         run.asking = False
+        self._count_check(run, result)
         if result.ok or health is None:
             run.watch.see(result.vitals, self._world.clock())
             self._on_ok(run)
@@ -282,6 +288,12 @@ class Lifecycle:
         self.due = self._state is ModelState.BACKOFF
 
     # How it does that.
+
+    def _count_check(self, run: Run, result: ProbeResult) -> None:
+        # Until it is ready it is asked often and in vain, which tells nothing of its health.
+        if run.watch.ready_since is not None and result.asked:
+            self._checks += 1
+            self._checks_failed += not result.ok
 
     def _move(self, state: ModelState, reason: str | None) -> None:
         if state not in MOVES[self._state]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlxhub_core.events import Failure, HubEvent, HubModelContext, Reason
-from mlxhub_core.observability import SinkStats
+from mlxhub_core.observability import HubInfo, SinkStats
 from mlxhub_core.states import ModelState, ModelStatus
 
 MODEL = "mlxhub-test"
@@ -31,6 +31,7 @@ class FakeHub:
     _status: ModelStatus | None = None
     _seq: int = 0
     _run: str | None = None
+    _info: HubInfo = field(default_factory=lambda: HubInfo("0", "3", None, 0, "hub.yaml", time.time()))
 
     def status(self) -> Sequence[ModelStatus]:
         """The one model, as it is after the last event."""
@@ -39,6 +40,10 @@ class FakeHub:
     def sink_stats(self) -> Sequence[SinkStats]:
         """None: nobody queues anything here."""
         return ()
+
+    def info(self) -> HubInfo:
+        """It has just started."""
+        return self._info
 
     def day(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Each hook and its arguments. The status is that of the moment, if the events are taken one by one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxhub_core.cli.common import config_option, json_option
+from mlxhub_core.cli.common import config_option, json_option, printable
 from mlxhub_core.control.client import ControlClient
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _cells(sink: dict[str, Any]) -> list[str]:
         _bad(sink["dropped"]),
         f"[red]{stuck:.0f}s[/]" if stuck >= 1 else "-",
         "-" if success is None else _words(time.time() - success),
-        escape(_printable(sink["last_error"] or "-")),
+        escape(printable(sink["last_error"] or "-")),
     ]
 
 
@@ -81,8 +81,3 @@ def _words(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02}m"
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
-
-
-def _printable(text: str) -> str:
-    """A stranger's words, without what would move the cursor of a terminal or could not be written to it."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mlxhub_core.cli.common import config_option, log_to, say, style
+from mlxhub_core.cli.common import config_option, log_to, printable, say, style
 from mlxhub_core.errors import EXIT_FAILED, ConfigError, HubError, did_you_mean, listed
 from mlxhub_core.hooks import Arguments, hooks_of
 from mlxhub_core.runner import described
@@ -37,7 +37,10 @@ def test_(key: str, timeout: float, config: Path) -> None:
     sink = _sink(key, config)
     hooks = hooks_of(sink)
     click.echo(f"{key}: a day in the life of the model {MODEL!r}")
-    failed = list(dict.fromkeys(_failures(sink, hooks, _Thread(key, timeout))))
+    thread = _Thread(key, timeout)
+    if getattr(sink, "trace", thread) is None:
+        sink.trace = thread.traced.append  # type: ignore[attr-defined]
+    failed = list(dict.fromkeys(_failures(sink, hooks, thread)))
     if failed:
         say(f"{key} failed in {listed(failed)}", "red")
         raise SystemExit(EXIT_FAILED)
@@ -73,15 +76,27 @@ def _sink(key: str, config: Path) -> object:
 
 def _failures(sink: object, hooks: Mapping[str, Callable[[Arguments], None]], thread: _Thread) -> Iterator[str]:
     """What it fails in. As in a hub, one that does not open is spared the events, and is closed all the same."""
+    flush = getattr(sink, "flush", None)
     if thread.does("open", getattr(sink, "open", None)):
         # One by one: the sink may ask the hub how the model is.
         for hook, arguments in FakeHub().day():
-            if hook in hooks and not thread.does(hook, partial(hooks[hook], arguments)):
+            if hook in hooks and not thread.does(hook, _followed(partial(hooks[hook], arguments), flush)):
                 yield hook
     else:
         yield "open"
     if not thread.does("close", getattr(sink, "close", None)):
         yield "close"
+
+
+def _followed(call: Callable[[], object], flush: object) -> Callable[[], object]:
+    """A hook and, as no other event waits, the flush after it, if the sink has one."""
+
+    def both() -> None:
+        call()
+        if callable(flush):
+            flush()
+
+    return both
 
 
 class _Thread:
@@ -90,9 +105,13 @@ class _Thread:
     Args:
         key: of the sink, for messages.
         timeout: seconds for each call.
+
+    Attributes:
+        traced: what the sink says that it sent, for the call that it has in hand.
     """
 
     def __init__(self, key: str, timeout: float) -> None:
+        self.traced: list[str] = []
         self._key = key
         self._timeout = timeout
         self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -117,6 +136,9 @@ class _Thread:
         took = f"{(time.monotonic() - began) * 1000:.1f} ms"
         said = "" if error is None else style(f"  {described(error)}", "red")
         click.echo(f"  {what:<18} {took:>10}{said}")
+        for text in self.traced:
+            click.echo(style(f"      {printable(text)}", "cyan"))
+        self.traced.clear()
         return error is None
 
     def _run(self) -> None:

@@ -24,7 +24,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from mlxhub_core import ConfigError, HubEvent, HubManager, LaunchError, ModelState, ModelStatus, SinkStats
+from mlxhub_core import ConfigError, HubEvent, HubInfo, HubManager, LaunchError, ModelState, ModelStatus, SinkStats
 from mlxhub_core.testing import wait_until
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -283,6 +283,9 @@ class OneModel:
 
     def sink_stats(self) -> list[SinkStats]:
         return []
+
+    def info(self) -> HubInfo:
+        return HubInfo("0", "3", None, 0, "hub.yaml", 0.0)
 
 
 def test_openmetrics_is_valid_and_says_since_when_each_counter_counts(sink: PrometheusSink) -> None:
