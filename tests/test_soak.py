@@ -146,4 +146,13 @@ def _check(sink: RecordingSink) -> None:
     for hook in ("model_ready", "model_unhealthy", "model_restarting", "config_reloaded"):
         assert hook in hooks
     reasons = {event.event.reason for event in ends}
-    assert reasons >= {"operator", "crash", "signal", "unhealthy", "startup_timeout", "exit", "unsupervised", "hub_shutdown"}
+    assert reasons >= {
+        "operator",
+        "crash",
+        "signal",
+        "unhealthy",
+        "startup_timeout",
+        "exit",
+        "unsupervised",
+        "hub_shutdown",
+    }

@@ -115,12 +115,14 @@ class Keeper:
 
     def _pump(self) -> None:
         for _ in range(READS):
-            if (length := self._read()) is None:
+            length = self._read()
+            if length is None:
                 self._selector.unregister(self._pipe)
-                return
-            if length < SMALL:
-                break
-        self._nap_in_a_flood(length)
+            elif length < SMALL:
+                self._nap_in_a_flood()
+            else:
+                continue
+            return
 
     def _read(self) -> int | None:
         """Take what there is, once. Returns how many bytes; None: the end."""
@@ -135,15 +137,11 @@ class Keeper:
         del self._tail[:-TAIL]
         return length
 
-    def _nap_in_a_flood(self, length: int) -> None:
-        """Who writes a line at a time, fast, costs less if we take many at once."""
+    def _nap_in_a_flood(self) -> None:
+        """Who writes little at a time, fast, costs less if we take much at once."""
         calls, seconds = FLOOD
-        if time.monotonic() - self._read_at >= seconds:
-            self._flood = 0
-        elif length < SMALL:
-            self._flood += 1
-        # Not when much was waiting: then it is we who are late.
-        if self._flood > calls and self._naps and length < SMALL:
+        self._flood = self._flood + 1 if time.monotonic() - self._read_at < seconds else 0
+        if self._flood > calls and self._naps:
             time.sleep(NAP)
         self._read_at = time.monotonic()
 
