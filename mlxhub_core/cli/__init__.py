@@ -21,6 +21,11 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "start": "Run the models of a hub.yaml until Ctrl-C.",
+    "status": "How the models are.",
+    "start-model": "Start models.",
+    "stop-model": "Stop models.",
+    "restart-model": "Restart models.",
+    "reload": "Apply hub.yaml to the hub that runs.",
     "stop": "Stop the hub that runs, and its models or not.",
     "init": "Write a hub.yaml to start from.",
     "check": "Say what is wrong with a hub.yaml.",

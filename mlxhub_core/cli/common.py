@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +127,35 @@ def say(words: str, colour: str | None = None) -> None:
     """Tell the person, on standard error. Nobody being there to hear it must not keep the hub from its duty."""
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         click.echo(style(words, colour) if colour else words, err=True)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of words as lines of columns.
+
+    Not a table of rich's: that takes a tenth of a second to import, and leaves out what does not fit into the line.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def span(seconds: float) -> str:
+    """A time span, as `40s`, `1m40s`, `2h05m` or `3d04h`."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def shortened(path: str) -> str:
+    """A path as people would write it here: from the current directory, or from their home."""
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if Path(path).is_relative_to(base):
+            return prefix + str(Path(path).relative_to(base))
+    return path
 
 
 def show_warnings(warnings: tuple[Problem, ...]) -> None:

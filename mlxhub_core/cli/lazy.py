@@ -17,7 +17,7 @@ class LazyGroup(click.Group):
     Args:
         package: where the files are.
         commands: the help in a line for each command. Its file has its name, and so has the command in there; where
-            that name means something else in Python, there is a `_` behind it.
+            that name means something else in Python, there is a `_` behind it. All `...-model` are in `models.py`.
     """
 
     def __init__(self, *args: Any, package: str, commands: Mapping[str, str], **more: Any) -> None:
@@ -33,8 +33,9 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in self._commands:
             return None
-        name = _module(cmd_name)
-        command = getattr(importlib.import_module(f"{self._package}.{name}"), name)
+        name = _name(cmd_name)
+        file = "models" if name.endswith("_model") else name
+        command = getattr(importlib.import_module(f"{self._package}.{file}"), name)
         assert isinstance(command, click.Command)
         command.short_help = self._commands[cmd_name]
         return command
@@ -55,6 +56,6 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _module(command: str) -> str:
+def _name(command: str) -> str:
     name = command.replace("-", "_")
     return f"{name}_" if name in ("list", "test") else name

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
+from mlxhub_core.cli.common import shortened, span
 from mlxhub_core.states import ModelState, ModelStatus
 
 _COLOURS = {
@@ -54,16 +54,4 @@ def uptime(model: ModelStatus) -> str:
     """How long the process has run, as `1m40s` or `2h05m`; `-` if none runs."""
     if model.pid is None or model.started_at is None:
         return "-"
-    minutes, seconds = divmod(int(time.time() - model.started_at), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02}m"
-    return f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
-
-
-def shortened(path: str) -> str:
-    """A path as people would write it here: from the current directory, or from their home."""
-    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if Path(path).is_relative_to(base):
-            return prefix + str(Path(path).relative_to(base))
-    return path
+    return span(time.time() - model.started_at)

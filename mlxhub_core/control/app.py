@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,9 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from mlxhub_core.errors import HubError, HubStateError, UnknownModelError
+from mlxhub_core.control import INVALID_CONFIG
+from mlxhub_core.errors import ConfigError, GroupFullError, HubError, HubStateError, UnknownModelError
 from mlxhub_core.observability import SinkStats
 from mlxhub_core.states import ModelStatus
+
+if TYPE_CHECKING:
+    from mlxhub_core.supervisor import Plan, ReloadResult
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -41,8 +45,28 @@ class Hub(Protocol):
         """Every sink that is on. Returns at once."""
         ...
 
+    def start_model(self, name: str) -> None:
+        """Start a model; returns when its process runs."""
+        ...
+
+    def stop_model(self, name: str) -> None:
+        """Stop a model; returns when its process has ended."""
+        ...
+
+    def restart_model(self, name: str) -> None:
+        """Stop a model if it runs and start it; returns when the new process runs."""
+        ...
+
     def rotate_log(self, name: str) -> None:
         """Rotate the log of a model; returns when that is done."""
+        ...
+
+    def reload(self) -> ReloadResult:
+        """Apply hub.yaml; returns when that is done."""
+        ...
+
+    def plan(self) -> Plan:
+        """What `reload` would do."""
         ...
 
 
@@ -69,16 +93,35 @@ def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
         stop(request.query_params.get("keep_models") == "true")
         return _Json({"status": "stopping"}, 202)
 
-    def rotate(request: Request) -> JSONResponse:  # in a thread of its own: it waits for a keeper
-        hub.rotate_log(request.path_params["name"])
-        return _Json({"status": "rotated"})
+    # Those that are not `async` have a thread each, as they wait for models.
+
+    def reload(request: Request) -> JSONResponse:
+        if request.query_params.get("dry_run") == "true":
+            return _Json(asdict(hub.plan()))
+        result = hub.reload()
+        failed = {name: str(error) for name, error in result.failed.items()}
+        return _Json({**asdict(replace(result, failed={})), "failed": failed})
+
+    def act(request: Request) -> JSONResponse:
+        actions = {
+            "start": hub.start_model,
+            "stop": hub.stop_model,
+            "restart": hub.restart_model,
+            "log/rotate": hub.rotate_log,
+        }
+        action = request.path_params["action"]
+        if action not in actions:
+            raise HTTPException(404)
+        actions[action](request.path_params["name"])
+        return _Json({"status": "ok"})
 
     routes = [
         Route("/health", health),
         Route("/hub/status", status),
         Route("/hub/sinks", sinks),
         Route("/hub/shutdown", shutdown, methods=["POST"]),
-        Route("/hub/models/{name}/log/rotate", rotate, methods=["POST"]),
+        Route("/hub/reload", reload, methods=["POST"]),
+        Route("/hub/models/{name}/{action:path}", act, methods=["POST"]),
     ]
     handlers = {HTTPException: _refuse, HubError: _report, Exception: _own_up}
     app = Starlette(routes=routes, exception_handlers=handlers)
@@ -104,8 +147,12 @@ async def _report(_request: Request, error: Exception) -> JSONResponse:
     """What the hub says to something that it cannot do."""
     if isinstance(error, UnknownModelError):
         return _error(404, "invalid_request_error", str(error), "model_not_found")
+    if isinstance(error, GroupFullError):
+        return _error(429, "invalid_request_error", str(error), "group_full")
     if isinstance(error, HubStateError):
         return _error(409, "invalid_request_error", str(error), "wrong_state")
+    if isinstance(error, ConfigError):
+        return _error(422, "invalid_request_error", str(error), INVALID_CONFIG)
     return _error(500, "server_error", str(error), "failed")
 
 

@@ -11,7 +11,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from mlxhub_core.errors import HubError, HubNotRunningError
+from mlxhub_core.control import INVALID_CONFIG
+from mlxhub_core.errors import EXIT_USAGE, HubError, HubNotRunningError
 from mlxhub_core.place import check_private, place_of
 
 TIMEOUT = 5.0
@@ -37,20 +38,25 @@ class ControlClient:
         """
         return self._ask("GET", path)
 
-    def post(self, path: str) -> dict[str, Any]:
-        """What the hub answers to ``POST path``. Raises as `get` does."""
-        return self._ask("POST", path)
+    def post(self, path: str, *, patient: bool = False) -> dict[str, Any]:
+        """What the hub answers to ``POST path``. Raises as `get` does.
+
+        Args:
+            path: what is asked for.
+            patient: wait for as long as it takes.
+        """
+        return self._ask("POST", path, None if patient else TIMEOUT)
 
     def wait_for_its_end(self) -> None:
         """Wait until no hub runs for this hub.yaml: until nobody holds its lock."""
         with contextlib.suppress(FileNotFoundError), self._place.lock.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
 
-    def _ask(self, method: str, path: str) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, timeout: float | None = TIMEOUT) -> dict[str, Any]:
         config = self._place.config
         try:
             check_private(self._place.directory)
-            status, body = self._exchange(method, path)
+            status, body = self._exchange(method, path, timeout)
         except (FileNotFoundError, ConnectionRefusedError):
             raise self._not_running() from None
         except TimeoutError:
@@ -59,8 +65,8 @@ class ControlClient:
             raise HubError(f"the hub for {config} cannot be asked ({type(error).__name__}: {error})") from None
         return _content(status, body)
 
-    def _exchange(self, method: str, path: str) -> tuple[int, bytes]:
-        with closing(_Connection(self._place.socket)) as connection:
+    def _exchange(self, method: str, path: str, timeout: float | None) -> tuple[int, bytes]:
+        with closing(_Connection(self._place.socket, timeout)) as connection:
             connection.request(method, path, headers={"Connection": "close"})
             response = connection.getresponse()
             return response.status, response.read()
@@ -75,13 +81,13 @@ class ControlClient:
 class _Connection(HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("mlxhub", timeout=TIMEOUT)
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("mlxhub", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
@@ -91,7 +97,9 @@ def _content(status: int, body: bytes) -> dict[str, Any]:
         content = json.loads(body)
         if status < 400 and isinstance(content, dict):
             return content
-        message = str(content["error"]["message"])
+        error = HubError(str(content["error"]["message"]))
+        if content["error"]["code"] == INVALID_CONFIG:
+            error.exit_code = EXIT_USAGE
     except (ValueError, LookupError, TypeError):
-        message = f"the hub's answer (status {status}) is none that mlxhub knows; restart the hub"
-    raise HubError(message)
+        error = HubError(f"the hub's answer (status {status}) is none that mlxhub knows; restart the hub")
+    raise error

@@ -9,7 +9,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "compress":
         from mlxhub_core.keeper.logfile import compress
 
-        compress(*sys.argv[2:4])
+        compress()
     else:
         from mlxhub_core.keeper.zygote import zygote
 

@@ -34,6 +34,10 @@ TAIL = 16 * 1024
 """Bytes of a run's last output that are kept for its end."""
 DRAIN = 1.0
 """Seconds to read on when all of the session has ended: somebody outside of it may hold the pipe, and fill it."""
+LONGEST_PAUSE = 3600.0
+"""Seconds that are waited for at once: there are more of them in a year than a selector takes."""
+LONGEST_GRACE = 1e9
+"""Seconds from SIGTERM to SIGKILL; who asks for more, or for what is no number, is no hub."""
 
 # Made before the fork, and so shared by all keepers but for the pages that their models fill.
 _BUFFER = bytearray(BUFFER)
@@ -100,7 +104,7 @@ class Keeper:
         """Do what comes, until the session has ended."""
         pause = self._session.look()
         while not self._session.ended:
-            for key, _ in self._selector.select(pause):
+            for key, _ in self._selector.select(None if pause is None else min(pause, LONGEST_PAUSE)):
                 key.data()
             pause = self._session.look()
         self._finish()
@@ -180,7 +184,8 @@ class Keeper:
         if self._listener is not None:
             self._selector.unregister(self._listener)
             self._listener.close()
-        self._listener = listener = socket.socket(socket.AF_UNIX)
+            self._listener = None
+        listener = socket.socket(socket.AF_UNIX)
         try:
             unlink(f"{self._place}.sock")
             umask = os.umask(0o177)
@@ -190,7 +195,10 @@ class Keeper:
                 os.umask(umask)
             listener.listen()
         except OSError:
-            pass  # The hub that started it has its connection; the next one asks for another try, by SIGUSR1.
+            # The hub that started it has its connection; the next one asks for another try, by SIGUSR1.
+            listener.close()
+            return
+        self._listener = listener
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
 
@@ -222,19 +230,19 @@ class Keeper:
         for line in lines:
             try:
                 self._obey(json.loads(line))
-            except (ValueError, TypeError, LookupError, AttributeError):
+            except (ValueError, TypeError, ArithmeticError, RecursionError):
                 self._drop(peer)  # That is no hub of ours.
                 return
 
     def _obey(self, command: dict[str, Any]) -> None:
         match command:
-            case {"stop": grace, "reason": reason}:
+            case {"stop": float(grace) | int(grace), "reason": str(reason)} if 0 <= grace <= LONGEST_GRACE:
                 self._state["asked"] = reason
                 self._save()
-                self._session.stop(float(grace))
+                self._session.stop(grace)
             case {"kill": _}:
                 self._session.kill()
-            case {"note": note}:
+            case {"note": dict(note)}:
                 self._state["note"] = note
                 self._save()
                 self._file.prepare()

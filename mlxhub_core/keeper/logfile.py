@@ -45,7 +45,7 @@ class Log:
         self._identity: tuple[int, int] | None = None
         self._in_line = False
         self._allowance = 0
-        self._compression: tuple[subprocess.Popen[bytes], int] | None = None
+        self._compression: _Compression | None = None
 
     def open(self) -> int:
         """Open the file. Returns its length in bytes.
@@ -118,30 +118,17 @@ class Log:
             return
         for raw in self._rotated():
             with contextlib.suppress(OSError):
-                inode = os.stat(raw).st_ino
-                program = [sys.executable, "-I", "-S", _PROGRAM, "compress", raw, self._part]
-                self._compression = subprocess.Popen(program, stdin=subprocess.DEVNULL), inode
+                self._compression = _Compression(raw, f"{self.path}.gz.part")
                 return
 
     def see_to_compression(self) -> None:
         """If one has ended, put what it made in the place of the raw file, and go on with the next."""
-        if self._compression is None or self._compression[0].poll() is None:
+        if self._compression is None or (ended := self._compression.outcome()) is None:
             return
-        (process, inode), self._compression = self._compression, None
-        if process.returncode != 0:
-            return  # Until the next rotation: the disk is full, say.
-        # Meanwhile it may have been moved on, and by now even removed.
-        for raw in self._rotated():
-            with contextlib.suppress(OSError):
-                if os.stat(raw).st_ino == inode:
-                    os.replace(self._part, f"{raw}.gz")
-                    unlink(raw)
-        unlink(self._part)
-        self.compress()
-
-    @property
-    def _part(self) -> str:
-        return f"{self.path}.gz.part"
+        compression, self._compression = self._compression, None
+        compression.finish(self._rotated())
+        if ended == 0:  # Else not before the next rotation: the disk is full, say.
+            self.compress()
 
     def _rotated(self) -> list[str]:
         return [f"{self.path}.{number}" for number in range(1, self.rotation["backups"] + 1)]
@@ -205,6 +192,53 @@ class Log:
         return OSError(errno.ENXIO, "no file that a log could be written to; remove it", self.path)
 
 
+class _Compression:
+    """One rotated file being compressed.
+
+    Its files are handed over open, and stay open here: meanwhile the raw one is moved on, or removed, and its name and
+    its number are those of another; and a former keeper's compression may not have ended yet.
+
+    Raises:
+        OSError: there is no such file, or no process can be started.
+    """
+
+    def __init__(self, raw: str, part: str) -> None:
+        self._part = part
+        with contextlib.ExitStack() as files:
+            self._source = os.open(raw, os.O_RDONLY | os.O_NONBLOCK)
+            files.callback(os.close, self._source)
+            unlink(part)
+            self._target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            files.callback(os.close, self._target)
+            program = [sys.executable, "-I", "-S", _PROGRAM, "compress"]
+            self._process = subprocess.Popen(program, stdin=self._source, stdout=self._target)
+            self._files = files.pop_all()
+
+    def outcome(self) -> int | None:
+        """Its exit code; None: it still runs."""
+        return self._process.poll()
+
+    def finish(self, places: list[str]) -> None:
+        """Put the result into the place of the raw file, wherever that is by now, or away."""
+        with self._files:
+            if self._process.returncode == 0:
+                for raw in places:
+                    if _is_at(self._source, raw) and _is_at(self._target, self._part):
+                        with contextlib.suppress(OSError):
+                            os.replace(self._part, f"{raw}.gz")
+                            unlink(raw)
+            if _is_at(self._target, self._part):
+                unlink(self._part)
+
+
+def _is_at(file: int, path: str) -> bool:
+    """Whether this open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except OSError:
+        return False
+
+
 def last_lines(output: bytes) -> list[str]:
     """The last lines of some output."""
     lines, width = TAIL_LINES
@@ -214,19 +248,20 @@ def last_lines(output: bytes) -> list[str]:
     return [line.rstrip("\r").rpartition("\r")[2][:width] for line in shown[-lines:]]
 
 
-def compress(raw: str, packed: str) -> None:
-    """Compress a file, at leisure."""
+def compress() -> None:
+    """Compress standard input into standard output, at leisure; the exit code says whether all of it is on the disk."""
     import gzip
     import shutil
 
     os.nice(10)
     try:
-        target = os.open(packed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(raw, "rb") as source, os.fdopen(target, "wb") as file, gzip.GzipFile("", "wb", 6, file) as archive:
-            shutil.copyfileobj(source, archive, 1024 * 1024)
+        with open(0, "rb") as source, open(1, "wb") as file:
+            with gzip.GzipFile("", "wb", 6, file) as archive:
+                shutil.copyfileobj(source, archive, 1024 * 1024)
+            file.flush()
+            os.fsync(file.fileno())  # The raw file is removed next.
     except OSError:
-        unlink(packed)
-        sys.exit(1)
+        os._exit(1)  # What is still in a buffer must not be tried again.
 
 
 def unlink(path: str) -> None:

@@ -24,7 +24,8 @@ def zygote() -> None:
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody has to wait for the keepers
-    for number in (signal.SIGINT, signal.SIGHUP):
+    # Of a keeper that has just been made the next hub may already ask, by SIGUSR1, for a socket.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which the models would inherit
     while True:
         message, descriptors, _, _ = socket.recv_fds(hub, 1, 1)

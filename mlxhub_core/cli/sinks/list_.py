@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mlxhub_core.cli.common import config_option, json_option, say, style
+from mlxhub_core.cli.common import aligned, config_option, json_option, say, style
 from mlxhub_core.discovery import PACKAGES, Offer, scan
 from mlxhub_core.errors import HubError
 
@@ -83,10 +83,7 @@ def _line(offer: Offer, offers: Iterable[Offer]) -> _Line:
 
 
 def _show(lines: list[_Line]) -> None:
-    # Not a table of rich's: where there is little room, or a pipe, that leaves out what it cannot place.
-    rows = [("TYPE", "PACKAGE", "VERSION", "ON AS", "PROBLEM"), *map(_cells, lines)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    texts = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    texts = aligned([("TYPE", "PACKAGE", "VERSION", "ON AS", "PROBLEM"), *map(_cells, lines)])
     for text, line in zip(texts, [None, *lines], strict=True):
         click.echo(style(text, "red") if line and line.enabled and line.problem else text)
     more = [f"{name} ({package})" for name, package in sorted(PACKAGES.items()) if name not in {x.type for x in lines}]

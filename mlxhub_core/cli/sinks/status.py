@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxhub_core.cli.common import config_option, json_option, printable
+from mlxhub_core.cli.common import config_option, json_option, printable, span
 from mlxhub_core.control.client import ControlClient
 
 if TYPE_CHECKING:
@@ -62,22 +62,10 @@ def _cells(sink: dict[str, Any]) -> list[str]:
         _bad(sink["failed"]),
         _bad(sink["dropped"]),
         f"[red]{stuck:.0f}s[/]" if stuck >= 1 else "-",
-        "-" if success is None else _words(time.time() - success),
+        "-" if success is None else span(time.time() - success),
         escape(printable(sink["last_error"] or "-")),
     ]
 
 
 def _bad(count: int) -> str:
     return f"[yellow]{count}[/]" if count else "0"
-
-
-def _words(seconds: float) -> str:
-    """A time span, as `40s`, `1m40s`, `2h05m` or `3d04h`."""
-    minutes, rest = divmod(max(0, int(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d{hours:02}h"
-    if hours:
-        return f"{hours}h{minutes:02}m"
-    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
