@@ -16,13 +16,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mlxhub_core.keeper import __main__ as program
 from mlxhub_core.keeper.keep import SCHEMA
-from mlxhub_core.keeper.session import is_living, others, signal_session
+from mlxhub_core.keeper.session import birth, is_living, others, session_lives, signal_session
 from mlxhub_core.place import is_held, make_private
 from mlxhub_core.process import Exit, Listener, Order, Process, Survivor
 from mlxhub_core.settings import RotationSettings
@@ -37,6 +38,18 @@ HANG_UP = 1.0
 """Seconds that a keeper has to hang up when it has told the end of its model: it only writes that down."""
 KILL_WAIT = 2.0
 """Seconds to wait for such a one after SIGKILL."""
+KINDS = {
+    "run": str,
+    "model": str,
+    "pid": int,
+    "keeper": int,
+    "started_at": float,
+    "log": str,
+    "log_begin": int,
+    "grace": int | float,
+    "record": dict,
+}
+"""What must be in the state of a run."""
 
 
 class Keepers:
@@ -97,6 +110,10 @@ class Keepers:
                     self._zygote.close()
                     _abandon(place)
                     raise OSError(errno.ETIMEDOUT, "its keeper does not answer") from None
+                except (ConnectionError, EOFError):
+                    connection.close()
+                    _abandon(place)  # It may have ended just after it had started the process.
+                    raise
                 except BaseException:
                     connection.close()
                     raise
@@ -109,11 +126,16 @@ class Keepers:
             self._report(f"{place}: a keeper of a former hub does not answer ({error}); its model is ended")
             met = None
         connection, state = met or (None, _end_keeper(place))
-        if state is None or state.get("schema") != SCHEMA:
-            self._report(f"{place}.json cannot be read; what a former hub ran there is not known")
-            _remove(place)
+        if not _is_readable(state):
+            if connection is None:
+                self._report(f"{place}.json cannot be read; what a former hub ran there is not known")
+                _remove(place)
+            else:
+                connection.close()
+                self._report(f"{place}: a keeper of another version of mlxhub is left alone; to end its model, end it")
             return None
         kept = _Kept(connection, state, place, self._report, self._ended)
+        ended = _exit_of(state, is_kept=connection is not None)
         return Survivor(
             model=state["model"],
             run_id=state["run"],
@@ -124,8 +146,8 @@ class Keepers:
             record=state["record"],
             asked=state["asked"],
             note=state["note"] or {},
-            exit=_exit_of(state, is_kept=connection is not None),
-            attach=kept.attached,
+            exit=ended,
+            attach=lambda listener: kept.attached(listener, has_ended=ended is not None),
         )
 
 
@@ -243,11 +265,12 @@ class _Kept:
         self._asked = state["asked"] is not None
         self._grace: float = state["grace"]
         self._killed = self._orphaned = False
-        self._rotations: list[Callable[[str | None], None]] = []
+        self._rotations: deque[Callable[[str | None], None]] = deque()
+        self._over = False
 
-    def attached(self, listener: Listener) -> Process:
-        """Itself, having begun to hear."""
-        if self._state["exit"] is None:
+    def attached(self, listener: Listener, *, has_ended: bool) -> Process:
+        """Itself, having begun to hear, unless there is nothing more to be heard."""
+        if not has_ended:
             self.listen(listener)
             return self
         self._ended[self._state["run"]] = self
@@ -286,6 +309,8 @@ class _Kept:
         """See `process.Process`."""
         self._rotations.append(done)
         self._say(rotate=True)
+        if self._over:
+            self._refuse_rotations("it has ended")
 
     def set_rotation(self, rotation: RotationSettings | None) -> None:
         """See `process.Process`."""
@@ -307,7 +332,10 @@ class _Kept:
         while self._connection is not None:
             if self._converse(self._connection, listener) or self._released:
                 return
+            self._refuse_rotations("its keeper was busy; whether it was done is not known")
             self._connection = self._again()
+            if self._released and self._connection is not None:
+                self._connection.hang_up()
         self._tell_end(listener, self._without_keeper())
 
     def _converse(self, connection: _Connection, listener: Listener) -> bool:
@@ -330,10 +358,15 @@ class _Kept:
         return None
 
     def _tell_end(self, listener: Listener, outcome: Exit) -> None:
-        for done in self._rotations:
-            done("it has ended")
+        self._over = True
+        self._refuse_rotations("it has ended")
         self._ended[self._state["run"]] = self
         listener.exited(outcome)
+
+    def _refuse_rotations(self, why: str) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._rotations.popleft()(why)
 
     def _pass_on(self, news: Mapping[str, Any], listener: Listener) -> None:
         match news:
@@ -342,7 +375,7 @@ class _Kept:
             case {"log": None, "lost": int(lost)}:
                 listener.log_recovered(lost)
             case {"rotated": outcome} if self._rotations:
-                self._rotations.pop(0)(outcome)
+                self._rotations.popleft()(outcome)
             case {"bug": text}:
                 self._report(f"a bug in the keeper of process {self.pid}; please report it with these lines:\n{text}")
 
@@ -353,6 +386,7 @@ class _Kept:
             return _exit(state["exit"])
         self._orphaned = True
         forced = _end_session(self.pid, self._state["birth"], 0.0 if self._killed else self._grace)
+        self._orphaned = False  # Its number may be a stranger's from now on.
         return Exit(None, forced=self._asked and (forced or self._killed))
 
 
@@ -397,7 +431,7 @@ def _exit_of(state: Mapping[str, Any], *, is_kept: bool) -> Exit | None:
     """How a process of a former hub ended; None: it runs, or has lost its keeper and is yet to be ended."""
     if state["exit"] is not None:
         return _exit(state["exit"])
-    if is_kept or is_living(state["pid"], state["birth"]):
+    if is_kept or session_lives(state["pid"], state["birth"]):
         return None
     return Exit(None)
 
@@ -408,20 +442,31 @@ def _meet(place: Path) -> tuple[_Connection, dict[str, Any]] | None:
     Raises:
         OSError, EOFError, ValueError: it lives and cannot be spoken to.
     """
-    if not is_held(_lock_of(place)):
-        return None
     deadline = time.monotonic() + PATIENCE
     while True:
+        # The socket before the lock: somebody may have removed either.
         try:
-            connection = _connect(place)
-        except (FileNotFoundError, ConnectionRefusedError):
-            # Somebody has removed its socket: it makes another when it is asked to.
-            if not is_held(_lock_of(place)) or time.monotonic() > deadline:
+            return _greeted(place)
+        except (FileNotFoundError, ConnectionError, EOFError):
+            if not is_held(_lock_of(place)):
+                return None
+            if time.monotonic() > deadline:
                 raise
-            os.kill(_keeper_of(place), signal.SIGUSR1)
+            os.kill(_keeper_of(place), signal.SIGUSR1)  # Have it make another socket.
             time.sleep(POLL)
-        else:
-            return connection, connection.receive()["state"]
+
+
+def _greeted(place: Path) -> tuple[_Connection, dict[str, Any]]:
+    """A connection to the keeper that is there, and its state. Raises OSError, EOFError, ValueError."""
+    connection = _connect(place)
+    try:
+        state = connection.receive().get("state")
+        if not isinstance(state, dict):
+            raise ValueError("no keeper of ours says this")  # noqa: TRY004  # as json does
+    except BaseException:
+        connection.close()
+        raise
+    return connection, state
 
 
 def _connect(place: Path) -> _Connection:
@@ -469,6 +514,14 @@ def _state_of(place: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) else None
 
 
+def _is_readable(state: Mapping[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    """Whether a state is one of ours, and whole."""
+    if state is None or state.get("schema") != SCHEMA:
+        return False
+    has_kinds = all(isinstance(state.get(key), kind) for key, kind in KINDS.items())
+    return has_kinds and {"birth", "asked", "note", "exit"} <= state.keys()
+
+
 def _end_session(pid: int, born: str | None, grace: float) -> bool:
     """End a session that has no keeper, and wait for it. Returns whether that took a SIGKILL."""
     forced = False
@@ -479,7 +532,7 @@ def _end_session(pid: int, born: str | None, grace: float) -> bool:
             forced = True
             signal_session(pid, signal.SIGKILL)
             _has_ended(pid, born, KILL_WAIT)
-    if any(others(pid)):
+    if birth(pid) in (None, born) and any(others(pid)):
         signal_session(pid, signal.SIGKILL)
     return forced
 

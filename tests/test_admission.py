@@ -821,9 +821,17 @@ def test_a_model_keeps_its_port_whatever_comes_before_it_in_the_file(tmp_path: P
 class FakeProcess:
     pid = 4242
 
-    def stop(self, grace: float) -> None: ...
+    def stop(self, grace: float, reason: str) -> None: ...
 
     def kill(self) -> None: ...
+
+    def note(self, facts: Mapping[str, Any]) -> None: ...
+
+    def rotate(self, done: Any) -> None: ...
+
+    def set_rotation(self, rotation: Any) -> None: ...
+
+    def release(self) -> None: ...
 
 
 class FakeProbe:
@@ -850,7 +858,7 @@ class World:
     def after(self, seconds: float, message: Message) -> Timer:
         return Timer()
 
-    def launch(self, model: ModelSettings, run_id: str) -> Started:
+    def launch(self, model: ModelSettings, run_id: str, restarts: int) -> Started:
         self.run_id = run_id
         return Started(FakeProcess(), "127.0.0.1", 27911, FakeProbe())
 

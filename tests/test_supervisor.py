@@ -6,7 +6,7 @@ import random
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,13 @@ from mlxhub_core.errors import (
     UnknownModelError,
 )
 from mlxhub_core.events import Failure, Reason
-from mlxhub_core.launch import Launch
 from mlxhub_core.probes import ProbeResult, Question, Target
-from mlxhub_core.process import Exit
-from mlxhub_core.settings import HealthSettings, HubSettings, load_settings
+from mlxhub_core.process import Exit, Listener, Order, Survivor
+from mlxhub_core.settings import HealthSettings, HubSettings, RotationSettings, load_settings
 from mlxhub_core.states import ALIVE, MOVES, ModelState, ModelStatus
 from mlxhub_core.supervisor import Loop, Supervisor
 from mlxhub_core.supervisor import messages as say
+from mlxhub_core.supervisor.legacy import Record, essence
 from mlxhub_core.testing import FakeClock
 from mlxhub_core.vitals import Vitals
 
@@ -40,20 +40,75 @@ SERVER = f'["{sys.executable}", "{{port}}"]'
 class FakeProcess:
     """A process that ends when the test says so."""
 
-    def __init__(self, pid: int, on_exit: Callable[[Exit], None]) -> None:
+    def __init__(self, pid: int, listener: Listener, order: Order | None = None) -> None:
         self.pid = pid
+        self.listener = listener
+        self.order = order
         self.graces: list[float] = []
+        self.asked: str | None = None
         self.killed = False
-        self._on_exit = on_exit
+        self.released = False
+        self.facts: Mapping[str, Any] = {}
+        self.rotations: list[Callable[[str | None], None]] = []
+        self.rules: list[RotationSettings | None] = []
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, reason: str) -> None:
         self.graces.append(grace)
+        self.asked = reason
 
     def kill(self) -> None:
         self.killed = True
 
-    def end(self, code: int, *, forced: bool = False, tail: tuple[str, ...] = ("its last words",)) -> None:
-        self._on_exit(Exit(code, forced, tail))
+    def note(self, facts: Mapping[str, Any]) -> None:
+        self.facts = facts
+
+    def rotate(self, done: Callable[[str | None], None]) -> None:
+        self.rotations.append(done)
+
+    def set_rotation(self, rotation: RotationSettings | None) -> None:
+        self.rules.append(rotation)
+
+    def release(self) -> None:
+        self.released = True
+
+    def end(
+        self,
+        code: int | None,
+        *,
+        forced: bool = False,
+        tail: tuple[str, ...] = ("its last words",),
+        lost_bytes: int = 0,
+        at: float | None = None,
+    ) -> None:
+        self.listener.exited(Exit(code, forced, tail, lost_bytes, at))
+
+
+class FakeProcesses:
+    """Starts fake processes, and finds those that the test has left there."""
+
+    def __init__(self) -> None:
+        self.by_model: dict[str, list[FakeProcess]] = {}
+        self.broken: set[str] = set()
+        self.left: list[Survivor] = []
+        self.forgotten: list[str] = []
+
+    def start(self, order: Order, listener: Listener) -> FakeProcess:
+        if order.model in self.broken:
+            raise PermissionError(13, "Permission denied")
+        return self.add(FakeProcess(1000 + sum(map(len, self.by_model.values())), listener, order), order.model)
+
+    def add(self, process: FakeProcess, model: str) -> FakeProcess:
+        self.by_model.setdefault(model, []).append(process)
+        return process
+
+    def survivors(self) -> list[Survivor]:
+        return self.left
+
+    def forget(self, run_id: str) -> None:
+        self.forgotten.append(run_id)
+
+    def close(self) -> None:
+        raise AssertionError("that is for the manager to do")
 
 
 class FakeProbe:
@@ -101,22 +156,23 @@ class FakeMachine:
 class Play:
     """A supervisor on a stage: what is around it is fake, and every event is written down."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, left: Callable[[Play], Iterable[Survivor]] = lambda play: ()) -> None:
         self.path = path / "hub.yaml"
         self.clock = FakeClock()
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.processes: dict[str, list[FakeProcess]] = {}
+        self.factory = FakeProcesses()
+        self.processes = self.factory.by_model
         self.probes: list[Asked] = []
         self.machine = FakeMachine()
         self.bugs: list[BaseException] = []
-        self.broken: set[str] = set()
+        self.broken = self.factory.broken
         self.luck = 0.0
         self.on_event: Callable[[str], object] = lambda hook: None
         self.supervisor = Supervisor(
             Loop(
                 self._publish,
                 self.bugs.append,
-                process_factory=self._spawn,
+                process_factory=self.factory,
                 probe_factory=lambda target: FakeProbe(target, self.probes),
                 machine=self.machine,
                 clock=self.clock,
@@ -125,18 +181,14 @@ class Play:
             )
         )
         self._settings: dict[str, HubSettings] = {}
+        self.factory.left = list(left(self))
+        if self.factory.left:
+            self.tell(lambda reply: say.Reserve(self.settings(text), reply))
         self.result = self.reload(text)
 
     def _publish(self, hook: str, arguments: dict[str, Any]) -> None:
         self.events.append((hook, arguments))
         self.on_event(hook)
-
-    def _spawn(self, launch: Launch, log: Path, on_exit: Callable[[Exit], None]) -> FakeProcess:
-        if log.stem in self.broken:
-            raise PermissionError(13, "Permission denied")
-        process = FakeProcess(1000 + sum(map(len, self.processes.values())), on_exit)
-        self.processes.setdefault(log.stem, []).append(process)
-        return process
 
     def settings(self, text: str) -> HubSettings:
         if text not in self._settings:
@@ -165,10 +217,10 @@ class Play:
     def restart(self, name: str) -> Future[Any]:
         return self.tell(lambda reply: say.Restart(name, reply))
 
-    def shutdown(self) -> Future[Any]:
-        return self.tell(say.Shutdown)
+    def shutdown(self, *, keep_models: bool = False) -> Future[Any]:
+        return self.tell(lambda reply: say.Shutdown(reply, keep_models))
 
-    def end(self, name: str, code: int, **how: Any) -> None:
+    def end(self, name: str, code: int | None, **how: Any) -> None:
         self.process(name).end(code, **how)
         self.settle()
 
@@ -203,9 +255,9 @@ class Play:
         return self.processes[name][-1]
 
     def timers(self) -> list[say.Message]:
-        """What the loop would wake up for by itself, but for the health of its processes."""
+        """What the loop would wake up for by itself, but for the health of processes and to forget those that ended."""
         timers = (message for _, _, timer, message in self.supervisor.actor._timers if not timer.cancelled)
-        return [message for message in timers if not isinstance(message, say.ProbeDue | say.StartupDue)]
+        return [message for message in timers if not isinstance(message, say.ProbeDue | say.StartupDue | say.Told)]
 
     def status(self, name: str) -> ModelStatus:
         return next(status for status in self.supervisor.status() if status.name == name)
@@ -562,7 +614,7 @@ def test_unknown_models_are_refused_with_the_nearest_name(tmp_path: Path) -> Non
 
 
 def test_before_the_first_reload_nothing_can_be_started(tmp_path: Path) -> None:
-    supervisor = Supervisor(Loop(lambda hook, arguments: None, lambda error: None))
+    supervisor = Supervisor(Loop(lambda hook, arguments: None, lambda error: None, process_factory=FakeProcesses()))
     reply: Future[None] = Future()
     supervisor.actor.tell(say.Start("a", reply))
     supervisor.actor.drain()
@@ -2119,7 +2171,7 @@ def test_a_plan_changes_nothing_and_is_what_the_reload_then_does(tmp_path: Path,
 
 
 def test_a_plan_before_the_first_reload_names_what_will_start(tmp_path: Path) -> None:
-    supervisor = Supervisor(Loop(lambda hook, arguments: None, lambda error: None))
+    supervisor = Supervisor(Loop(lambda hook, arguments: None, lambda error: None, process_factory=FakeProcesses()))
     (tmp_path / "hub.yaml").write_text(hub(model("a", default="true"), model("b")))
     reply: Future[Any] = Future()
     supervisor.actor.tell(say.Preview(load_settings(tmp_path / "hub.yaml"), reply))
@@ -2144,9 +2196,7 @@ def test_status_returns_while_the_loop_is_busy(tmp_path: Path) -> None:
         assert go_on.wait(20)
 
     (tmp_path / "hub.yaml").write_text(hub(model("a", default="true")))
-    supervisor = Supervisor(
-        Loop(publish, lambda error: None, process_factory=lambda launch, log, on_exit: FakeProcess(1, on_exit))
-    )
+    supervisor = Supervisor(Loop(publish, lambda error: None, process_factory=FakeProcesses()))
     reply: Future[Any] = Future()
     supervisor.start()
     try:
@@ -2241,3 +2291,281 @@ def _check_runs(play: Play) -> None:
 def test_every_state_can_be_left() -> None:
     assert set(MOVES) == set(ModelState)
     assert all(MOVES.values())
+
+
+# A hub that comes after another.
+
+
+def left_by(text: str, name: str = "a", *, pid: int = 77, **how: Any) -> Callable[[Play], list[Survivor]]:
+    """What a former hub with this hub.yaml has left: a process that was started 100 seconds ago, unless told otherwise."""
+
+    def survivors(play: Play) -> list[Survivor]:
+        def attach(listener: Listener) -> FakeProcess:
+            return play.factory.add(FakeProcess(pid, listener), name)
+
+        settings = play.settings(text)
+        entry = next(entry for entry in settings.models if entry.name == name)
+        port = 28555 if "{port}" in str(entry.command) else None
+        record = Record(entry.group, settings.host, port, None, how.pop("restarts", 0), essence(settings, entry))
+        about = {"asked": None, "note": {}, "exit": None, "started_at": play.clock() - 100, "run_id": RUN, **how}
+        return [
+            Survivor(
+                model=name, pid=pid, log=Path("a.log"), log_begin=0, record=record.written(), attach=attach, **about
+            )
+        ]
+
+    return survivors
+
+
+RUN = "0123456789abcdef0123456789abcdef"
+ADOPTED = hub(model("a", command=SERVER, default="true"))
+
+
+def terminal_id(play: Play) -> str:
+    (event,) = [args["event"] for hook, args in play.events if hook in ("model_stopped", "model_failed")]
+    assert event.run_id == RUN
+    return str(event.id)
+
+
+def test_a_model_that_was_ready_is_ready_again_as_soon_as_it_answers_and_nobody_is_told_twice(tmp_path: Path) -> None:
+    ready_at = 900.0
+    play = Play(tmp_path, ADOPTED, lambda play: left_by(ADOPTED, note={"ready_at": play.clock() - ready_at})(play))
+    assert play.result.result().unchanged == ("a",)
+    status = play.status("a")
+    assert (status.state, status.pid, status.port) == (ModelState.STARTING, 77, 28555)
+    assert status.started_at == play.clock() - 100
+    assert play.asked(after=0.05).question is Question.ALIVE, "a completion could be in the way of others"
+    play.answer(ready=True)
+    assert play.status("a").state is ModelState.READY
+    assert play.story("a") == ["adopted"]
+    assert play.timers() == []
+
+
+def test_a_model_that_was_still_starting_becomes_ready_and_that_is_told(tmp_path: Path) -> None:
+    play = Play(tmp_path, ADOPTED, left_by(ADOPTED))
+    assert play.asked(after=0.05).question is Question.READY
+    play.answer(ready=True)
+    assert play.story("a") == ["adopted", "ready"]
+    (seconds,) = [args["startup_seconds"] for hook, args in play.events if hook == "model_ready"]
+    assert seconds == pytest.approx(100.05, abs=0.01), "since it was started, and not since it was found"
+    assert play.process("a").facts == {"ready_at": play.clock()}
+
+
+def test_the_time_to_become_ready_began_with_the_process(tmp_path: Path) -> None:
+    text = hub(model("a", command=SERVER, default="true", health="{startup_timeout: 101}"))
+    play = Play(tmp_path, text, left_by(text))
+    play.wait(0.9)
+    assert play.story("a") == ["adopted"]
+    play.wait(0.2)
+    assert play.story("a") == ["adopted", "unhealthy startup_timeout"]
+
+
+def test_a_model_that_does_not_answer_the_new_hub_is_cured_like_any_other(tmp_path: Path) -> None:
+    text = hub(model("a", command=SERVER, default="true", health="{failures: 1}"))
+    play = Play(tmp_path, text, lambda play: left_by(text, note={"ready_at": play.clock() - 50})(play))
+    play.miss(after=0.05, final=True)
+    assert play.story("a") == ["adopted", "unhealthy unhealthy"]
+    assert play.process("a").asked == "unhealthy"
+    play.end("a", -15)
+    assert play.story("a")[2:] == ["failed -15 unhealthy in 1.0", "restarting"]
+
+
+def test_a_model_that_nobody_can_ask_goes_on_as_ready(tmp_path: Path) -> None:
+    text = hub(model("a", default="true", health="off"))
+    play = Play(tmp_path, text, lambda play: left_by(text, note={"ready_at": play.clock() - 50})(play))
+    assert (play.status("a").state, play.story("a")) == (ModelState.READY, ["adopted"])
+
+
+@pytest.mark.parametrize(("code", "reason"), [(0, "operator"), (-15, "reload"), (-9, "hub_shutdown")])
+def test_who_was_asked_to_end_by_the_former_hub_stops_for_that_reason(tmp_path: Path, code: int, reason: str) -> None:
+    text = hub(model("a"))
+    play = Play(tmp_path, text, left_by(text, asked=reason))
+    assert play.status("a").state is ModelState.STOPPING
+    play.end("a", code)
+    assert play.story("a") == ["adopted", f"stopped {code} {reason}"]
+    assert play.status("a").state is ModelState.STOPPED
+
+
+def test_a_default_model_that_was_being_stopped_is_started_when_it_has_ended(tmp_path: Path) -> None:
+    play = Play(tmp_path, ADOPTED, left_by(ADOPTED, asked="hub_shutdown"))
+    assert not play.result.done()
+    play.end("a", 0)
+    assert play.story("a") == ["adopted", "stopped 0 hub_shutdown", "started hub_start"]
+    assert play.result.result().started == ("a",)
+
+
+def test_what_ended_meanwhile_is_told_with_its_own_time_and_started_again_by_its_policy(tmp_path: Path) -> None:
+    text = hub(model("a"))
+
+    def left(play: Play) -> list[Survivor]:
+        return left_by(text, exit=Exit(-9, False, ("last",), 5, play.clock() - 40), restarts=2)(play)
+
+    play = Play(tmp_path, text, left)
+    assert play.story("a") == ["failed -9 signal in 1.0", "restarting"]
+    (event,) = [args["event"] for hook, args in play.events if hook == "model_failed"]
+    assert (event.time, event.uptime_seconds, event.log_tail) == (play.clock() - 40, pytest.approx(60), ("last",))
+    status = play.status("a")
+    assert (status.stopped_at, status.exit_code, status.log_lost_bytes) == (play.clock() - 40, -9, 5)
+    play.wait(1)
+    assert play.story("a")[2:] == ["started restart", "ready"]
+    assert play.status("a").restarts == 3
+
+
+def test_the_same_end_told_by_two_hubs_is_the_same_event(tmp_path: Path) -> None:
+    text = hub(model("a", restart="never"))
+    first = Play(tmp_path, text, left_by(text))
+    first.end("a", 3)
+    second = Play(tmp_path, text, left_by(text, exit=Exit(3)))
+    assert terminal_id(first) == terminal_id(second)
+
+
+def test_a_default_model_that_ended_meanwhile_and_is_not_restarted_starts_with_the_hub(tmp_path: Path) -> None:
+    text = hub(model("a", restart="never", default="true"))
+    play = Play(tmp_path, text, left_by(text, exit=Exit(3)))
+    assert play.story("a") == ["failed 3 crash", "started hub_start", "ready"]
+
+
+def test_a_model_whose_entry_has_changed_is_restarted_and_keeps_its_port(tmp_path: Path) -> None:
+    old = hub(model("a", command=SERVER, default="true"))
+    new = hub(model("a", command=SERVER, default="true", env="{A: b}"))
+    play = Play(tmp_path, new, left_by(old))
+    assert play.process("a").asked == "hub_start"
+    play.end("a", 0)
+    assert play.story("a") == ["adopted", "stopped 0 hub_start", "started hub_start"]
+    assert play.status("a").port == 28555
+
+
+def test_what_only_the_hub_heeds_may_change_without_a_restart(tmp_path: Path) -> None:
+    old = hub(model("a", command=SERVER, default="true"))
+    new = hub(model("a", command=SERVER, restart="always", stop_timeout="3"))
+    play = Play(tmp_path, new, left_by(old))
+    assert play.result.result().unchanged == ("a",)
+    play.stop("a")
+    assert play.process("a").graces == [3.0]
+
+
+def test_a_model_that_hub_yaml_no_longer_has_is_stopped_and_forgotten(tmp_path: Path) -> None:
+    old = hub(model("a", command=SERVER, group="g"))
+    play = Play(tmp_path, hub(model("b")), left_by(old))
+    assert play.process("a").asked == "hub_start"
+    play.end("a", 0)
+    assert play.story("a") == ["adopted", "stopped 0 hub_start"]
+    assert [status.name for status in play.supervisor.status()] == ["b"]
+    assert {args["ctx"].group for _, args in play.events if "ctx" in args} == {"g"}
+
+
+def test_of_two_processes_of_one_model_the_one_that_has_ended_is_told_first(tmp_path: Path) -> None:
+    """A former hub had just started the second when it was killed."""
+    other = "f" * 32
+
+    def left(play: Play) -> list[Survivor]:
+        began = play.clock() - 10
+        return [
+            *left_by(ADOPTED, run_id=other, started_at=began, pid=78)(play),
+            *left_by(ADOPTED, exit=Exit(1, at=play.clock() - 11))(play),
+        ]
+
+    play = Play(tmp_path, ADOPTED, left)
+    assert play.story("a")[:2] == ["failed 1 crash in 1.0", "restarting"]
+    assert play.story("a")[2:] == ["adopted"]
+    assert play.status("a").pid == 78
+    play.wait(5)
+    assert len(play.processes["a"]) == 2, "the restart that was due is not needed any more"
+
+
+def test_a_hub_that_leaves_its_models_tells_no_end_and_starts_nothing_more(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", default="true"), model("b", default="true", restart="always")))
+    play.end("b", 3)
+    assert play.shutdown(keep_models=True).done()
+    assert play.process("a").released
+    assert play.process("a").graces == []
+    play.wait(60)
+    assert play.story("a") == ["started hub_start", "ready"]
+    assert play.story("b")[2:] == ["failed 3 crash in 1.0", "restarting"]
+    assert isinstance(play.start("b").exception(), HubStateError)
+
+
+def test_who_waits_for_a_start_is_told_when_the_models_are_left(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", default="true")))
+    waiting = play.restart("a")
+    assert not waiting.done()
+    play.shutdown(keep_models=True)
+    assert isinstance(waiting.exception(timeout=0), HubStateError)
+
+
+# What keepers tell.
+
+
+def test_a_model_whose_keeper_was_lost_has_failed_and_is_started_again(play: Play) -> None:
+    play.end("a", None)
+    assert play.story("a")[2:] == ["failed None unsupervised in 1.0", "restarting"]
+    (event,) = [args["event"] for hook, args in play.events if hook == "model_failed"]
+    assert event.uptime_seconds is not None
+    assert event.detail == "its keeper was killed, so that nobody saw how it ended"
+
+
+def test_a_model_that_loses_its_keeper_while_it_stops_has_stopped(play: Play) -> None:
+    play.stop("a")
+    play.end("a", None)
+    assert play.story("a")[2:] == ["stopped None operator"]
+
+
+def test_the_end_of_a_process_is_forgotten_when_all_have_heard_of_it(play: Play) -> None:
+    order = play.process("a").order
+    assert order is not None
+    play.end("a", 3)
+    play.wait(0.99)
+    assert play.factory.forgotten == []
+    play.wait(0.02)
+    assert play.factory.forgotten == [order.run_id]
+
+
+def test_lost_output_is_told_and_counted(play: Play) -> None:
+    listener = play.process("a").listener
+    listener.log_failing("cannot be written: No space left on device")
+    play.settle()
+    listener.log_recovered(1234)
+    play.settle()
+    assert play.story("a")[2:] == ["log_failing", "log_recovered"]
+    assert play.events[-2][1]["reason"] == "cannot be written: No space left on device"
+    assert play.events[-1][1]["lost_bytes"] == play.status("a").log_lost_bytes == 1234
+    play.end("a", 3, lost_bytes=2000)
+    assert play.status("a").log_lost_bytes == 2000
+    listener.log_failing("too late")
+    play.settle()
+    assert play.story("a")[-1] == "restarting"
+    play.wait(1)
+    assert play.status("a").log_lost_bytes == 0
+
+
+def test_a_log_is_rotated_by_its_keeper_or_if_nobody_writes_it_at_once(play: Play, tmp_path: Path) -> None:
+    reply = play.tell(lambda reply: say.RotateLog("a", reply))
+    assert not reply.done()
+    play.process("a").rotations.pop()(None)
+    assert reply.result(timeout=0) is None
+    reply = play.tell(lambda reply: say.RotateLog("a", reply))
+    play.process("a").rotations.pop()("Read-only file system")
+    with pytest.raises(HubError, match=r"a: its log cannot be rotated: Read-only file system; look at .*a\.log"):
+        reply.result(timeout=0)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "b.log").write_text("old\n")
+    assert play.tell(lambda reply: say.RotateLog("b", reply)).result(timeout=0) is None
+    assert (tmp_path / "logs" / "b.log.1").read_text() == "old\n"
+    with pytest.raises(UnknownModelError):
+        play.tell(lambda reply: say.RotateLog("c", reply)).result(timeout=0)
+
+
+def test_other_rules_of_rotation_hold_at_once_and_restart_nothing(tmp_path: Path) -> None:
+    def text(rotation: str) -> str:
+        return hub(model("a", default="true"), top=f"log_rotation: {rotation}\n")
+
+    play = Play(tmp_path, text("{backups: 7}"))
+    order = play.process("a").order
+    assert order is not None
+    assert order.rotation is not None
+    assert order.rotation.backups == 7
+    play.reload(text("{backups: 8}"))
+    play.reload(text("{backups: 8}"))
+    play.reload(text("off"))
+    assert [rules and rules.backups for rules in play.process("a").rules] == [8, None]
+    assert play.story("a") == ["started hub_start", "ready"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mlxhub_core.errors import GroupFullError, HubError, LaunchError, MemoryShortError
 from mlxhub_core.events import TROUBLES, Failure, HubEvent, Reason
-from mlxhub_core.launch import Launch
 from mlxhub_core.probes import ProbeResult, Question, Target
-from mlxhub_core.process import Exit
-from mlxhub_core.settings import HealthSettings, HubSettings, load_settings
+from mlxhub_core.process import Exit, Listener, Order, Survivor
+from mlxhub_core.settings import HealthSettings, HubSettings, RotationSettings, load_settings
 from mlxhub_core.states import ALIVE, MOVES, ModelState, ModelStatus
 from mlxhub_core.supervisor import Loop, Supervisor
 from mlxhub_core.supervisor import messages as say
@@ -92,22 +91,45 @@ SEQUEL = ("model_restarting", "model_gave_up")
 class Process:
     """A process that ends when the machine says so."""
 
-    def __init__(self, name: str, pid: int, on_stop: Callable[[], None], on_exit: Callable[[Exit], None]) -> None:
-        self.name = name
+    def __init__(self, order: Order, pid: int, on_stop: Callable[[str], None], listener: Listener) -> None:
+        self.name = order.model
+        self.order = order
         self.pid = pid
         self.alive = True
         self.asked_to_end = False
-        self.exit = on_exit
+        self.exit = listener.exited
         self._on_stop = on_stop
 
-    def stop(self, grace: float) -> None:
+    def note(self, facts: Mapping[str, Any]) -> None: ...
+
+    def rotate(self, done: Callable[[str | None], None]) -> None: ...
+
+    def set_rotation(self, rotation: RotationSettings | None) -> None: ...
+
+    def release(self) -> None: ...
+
+    def stop(self, grace: float, reason: str) -> None:
         assert self.alive
         assert not self.asked_to_end, "once is enough"
         self.asked_to_end = True
-        self._on_stop()
+        self._on_stop(self.name)
 
     def kill(self) -> None:
         assert self.asked_to_end, "only who was asked to end is killed"
+
+
+class Processes:
+    """Starts processes; no former hub has left any."""
+
+    def __init__(self, start: Callable[[Order, Listener], Process]) -> None:
+        self.start = start
+
+    def survivors(self) -> list[Survivor]:
+        return []
+
+    def forget(self, run_id: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -198,7 +220,7 @@ class HubMachine(RuleBasedStateMachine):
             Loop(
                 self._publish,
                 self.bugs.append,
-                process_factory=self._spawn,
+                process_factory=Processes(self._spawn),
                 probe_factory=lambda target: Probe(target, self.open),
                 machine=self.memory,
                 clock=self.clock,
@@ -465,11 +487,11 @@ class HubMachine(RuleBasedStateMachine):
         port = self.supervisor.loop._admission._ports.port_of(name)
         return port is not None and port in {status.port for status in self.supervisor.status()}
 
-    def _spawn(self, launch: Launch, log: Path, on_exit: Callable[[Exit], None]) -> Process:
-        if log.stem in self.broken:
+    def _spawn(self, order: Order, listener: Listener) -> Process:
+        if order.model in self.broken:
             raise PermissionError(13, "Permission denied")
         pid = 1000 + len(self.processes)
-        self.processes.append(Process(log.stem, pid, lambda: self._is_rightly_ended(log.stem), on_exit))
+        self.processes.append(Process(order, pid, self._is_rightly_ended, listener))
         return self.processes[-1]
 
     def _is_rightly_ended(self, name: str) -> None:

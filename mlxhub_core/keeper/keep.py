@@ -34,10 +34,8 @@ TAIL = 16 * 1024
 """Bytes of a run's last output that are kept for its end."""
 DRAIN = 1.0
 """Seconds to read on when all of the session has ended: somebody outside of it may hold the pipe, and fill it."""
-LONGEST_PAUSE = 3600.0
-"""Seconds that are waited for at once: there are more of them in a year than a selector takes."""
-LONGEST_GRACE = 1e9
-"""Seconds from SIGTERM to SIGKILL; who asks for more, or for what is no number, is no hub."""
+LONGEST_GRACE = 1e6
+"""Seconds from SIGTERM to SIGKILL; a selector waits for 24 days at most."""
 
 # Made before the fork, and so shared by all keepers but for the pages that their models fill.
 _BUFFER = bytearray(BUFFER)
@@ -104,7 +102,7 @@ class Keeper:
         """Do what comes, until the session has ended."""
         pause = self._session.look()
         while not self._session.ended:
-            for key, _ in self._selector.select(None if pause is None else min(pause, LONGEST_PAUSE)):
+            for key, _ in self._selector.select(pause):
                 key.data()
             pause = self._session.look()
         self._finish()
@@ -173,6 +171,7 @@ class Keeper:
         self._tell({"exit": self._state["exit"]})
         self._save()
         unlink(f"{self._place}.sock")
+        self._log.end()
 
     def _save(self) -> None:
         self._file.write(self._state)

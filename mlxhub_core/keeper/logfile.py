@@ -130,6 +130,13 @@ class Log:
         if ended == 0:  # Else not before the next rotation: the disk is full, say.
             self.compress()
 
+    def end(self) -> None:
+        """Nothing more is written. What is not compressed yet is when the model runs again."""
+        if self._compression is not None:
+            self._compression.give_up()
+            self._compression = None
+        self.close()
+
     def _rotated(self) -> list[str]:
         return [f"{self.path}.{number}" for number in range(1, self.rotation["backups"] + 1)]
 
@@ -218,6 +225,12 @@ class _Compression:
         """Its exit code; None: it still runs."""
         return self._process.poll()
 
+    def give_up(self) -> None:
+        """End it, and leave the raw file as it is."""
+        self._process.kill()
+        self._process.wait()
+        self.finish([])
+
     def finish(self, places: list[str]) -> None:
         """Put the result into the place of the raw file, wherever that is by now, or away."""
         with self._files:
@@ -255,7 +268,7 @@ def compress() -> None:
 
     os.nice(10)
     try:
-        with open(0, "rb") as source, open(1, "wb") as file:
+        with open(0, "rb") as source, open(1, "wb", closefd=False) as file:
             with gzip.GzipFile("", "wb", 6, file) as archive:
                 shutil.copyfileobj(source, archive, 1024 * 1024)
             file.flush()

@@ -146,6 +146,16 @@ def is_living(pid: int, born: str | None) -> bool:
     return birth(pid) == born is not None and not _is_zombie(pid)
 
 
+def session_lives(leader: int, born: str | None) -> bool:
+    """Whether anything is left of the session of the process that was `born` so."""
+    found = birth(leader)
+    if found is not None:
+        # No number is given away as long as a session has it: so if it is a stranger's, nothing is left.
+        return found == born and (not _is_zombie(leader) or any(others(leader)))
+    # Nor does anything outlive the boot. Where that has no name, nobody is taken for what he might not be.
+    return born is not None and _boot() != "" and born.startswith(_boot()) and any(others(leader))
+
+
 def _pids() -> Iterator[int]:
     if os.path.exists(_PROC):
         return map(int, filter(str.isdigit, os.listdir("/proc")))
