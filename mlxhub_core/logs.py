@@ -1,7 +1,6 @@
-"""One log file per model: where it is, how it is opened, and its last lines.
+"""One log file per model, as the hub sees it: where it is, its length, what was written since.
 
-The model itself writes into the file, through its stdout and stderr: nothing of ours stands in between, so nothing is
-lost or late. The file is opened to append, so that truncating it leaves no hole and a restart overwrites nothing.
+The model's keeper writes it, see ``mlxhub_core.keeper``; while there is none, the hub can rotate it.
 """
 
 from __future__ import annotations

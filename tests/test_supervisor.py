@@ -2384,6 +2384,7 @@ def test_who_was_asked_to_end_by_the_former_hub_stops_for_that_reason(tmp_path: 
     play.end("a", code)
     assert play.story("a") == ["adopted", f"stopped {code} {reason}"]
     assert play.status("a").state is ModelState.STOPPED
+    assert play.result.exception(timeout=0) is None
 
 
 def test_a_default_model_that_was_being_stopped_is_started_when_it_has_ended(tmp_path: Path) -> None:
@@ -2409,6 +2410,26 @@ def test_what_ended_meanwhile_is_told_with_its_own_time_and_started_again_by_its
     play.wait(1)
     assert play.story("a")[2:] == ["started restart", "ready"]
     assert play.status("a").restarts == 3
+
+
+def test_a_stop_that_ended_meanwhile_is_told_with_its_own_time(tmp_path: Path) -> None:
+    text = hub(model("a"))
+    play = Play(tmp_path, text, lambda play: left_by(text, asked="operator", exit=Exit(0, at=play.clock() - 40))(play))
+    assert play.story("a") == ["stopped 0 operator"]
+    assert play.events[-1][1]["event"].time == play.clock() - 40
+
+
+def test_a_default_model_that_failed_meanwhile_waits_for_its_restart_as_it_would_have(tmp_path: Path) -> None:
+    play = Play(tmp_path, ADOPTED, left_by(ADOPTED, exit=Exit(3)))
+    assert play.story("a") == ["failed 3 crash in 1.0", "restarting"]
+    assert play.result.result().unchanged == ("a",)
+
+
+def test_a_model_that_was_ready_once_has_no_time_to_become_ready(tmp_path: Path) -> None:
+    text = hub(model("a", command=SERVER, default="true", health="{startup_timeout: 5}"))
+    play = Play(tmp_path, text, lambda play: left_by(text, note={"ready_at": play.clock() - 50})(play))
+    play.wait(20)
+    assert play.story("a") == ["adopted"]
 
 
 def test_the_same_end_told_by_two_hubs_is_the_same_event(tmp_path: Path) -> None:
