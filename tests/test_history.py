@@ -23,9 +23,9 @@ def _event(word: str, seq: int) -> Recorded:
     run = word.rstrip("+").removeprefix(name)
     hooks = {
         "start": "started", "sick": "unhealthy", "well": "recovered", "stop": "stopped", "fail": "failed",
-        "none": "failed", "again": "restarting", "over": "gave_up", "never": "gave_up",
+        "none": "failed", "found": "adopted", "lost": "failed", "full": "log_failing", "again": "restarting", "over": "gave_up", "never": "gave_up",
     }  # fmt: skip
-    reason = Reason.RELOAD if name == "never" else None
+    reason = {"never": Reason.RELOAD, "none": Reason.SPAWN_ERROR, "lost": Reason.UNSUPERVISED}.get(name)
     event = HubEvent(seq, f"id{seq}", 0.0, run_id=run, reason=reason, restart_in=1.0 if again else None)
     exit_code = {"stop": 0, "fail": 1, "none": None}.get(name)
     ctx = HubModelContext("a", None, "/a.log")
@@ -46,6 +46,12 @@ def _event(word: str, seq: int) -> Recorded:
         "none1 none2 start3",
         "none1+ again1 none2 over2",
         "start1 fail1+ again1 never",
+        "found1 ready1 stop1 start2",
+        "found1 sick1 well1 fail1",
+        "found1 sick1 ready1",
+        "fail1+ again1 start2",
+        "stop1 found2 lost2 start3",
+        "start1 full1 ready1 full1 lost1",
     ],
 )
 def test_what_can_be(words: str) -> None:
@@ -71,6 +77,12 @@ def test_what_can_be(words: str) -> None:
         ("start1 again1", "nothing has ended"),
         ("start1 fail1+ again1 again1", "nothing has ended"),
         ("start1 fail1+ again2", "it belongs to another run"),
+        ("start1 found2", "it was starting"),
+        ("found1 found1", "its run has begun before"),
+        ("found1 well1", "it was adopted"),
+        ("stop1 stop1", "it was no process"),
+        ("start1 stop1 fail2", "it was no process"),
+        ("start1 full2", "it belongs to another run"),
     ],
 )
 def test_what_cannot_be_is_named_with_what_was_before_it(words: str, why: str) -> None:

@@ -52,6 +52,19 @@ def told(sink: object, hook: str, **arguments: Any) -> None:
 
 CALLS: dict[str, tuple[dict[str, Any], str, str, dict[str, Any]]] = {
     "model_started": ({"pid": 42}, "INFO", "{} started (pid 42)", {"hub_pid": 42}),
+    "model_adopted": ({"pid": 42}, "INFO", "{} was found running (pid 42), and goes on", {"hub_pid": 42}),
+    "model_log_failing": (
+        {"reason": AWKWARD},
+        "WARNING",
+        f"{{}}: the log {AWKWARD}; what the model writes meanwhile is lost",
+        {"hub_detail": AWKWARD},
+    ),
+    "model_log_recovered": (
+        {"lost_bytes": 512},
+        "INFO",
+        "{}: the log is written again; 512 bytes of this run are missing",
+        {"hub_lost_bytes": 512},
+    ),
     "model_ready": (
         {"startup_seconds": 1.26},
         "INFO",

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from mlxhub_core import HubModelContext, HubObservabilitySink, Sink
 from mlxhub_core.errors import SinkError
-from mlxhub_core.options import check_options
+from mlxhub_core import options
 
 CANARY = "s3cr3t-canary"
 """What no message may repeat."""
@@ -46,6 +46,13 @@ class Acme(Sink):
         files: list[Path] | None = None,
     ) -> None:
         raise AssertionError("to check the options is not to make the sink")
+
+
+HERE = Path("/where/hub.yaml/is")
+
+
+def check_options(sink: Callable[..., object], given: dict[str, Any], directory: Path = HERE) -> Any:
+    return options.check_options(sink, given, directory)
 
 
 def declared(annotation: Any, default: Any = ...) -> Callable[..., object]:

@@ -57,6 +57,12 @@ class FakeHub:
         yield self._started(4102, Reason.RESTART)
         yield self._failed(_CRASH, restart_in=None)
         yield self._about("model_gave_up", self._event(Reason.RESTART, **self._first_failure()), failures=2)
+        yield self._adopted(4104)
+        full = "cannot be written: No space left on device"
+        yield self._about("model_log_failing", self._event(detail=full), reason=full)
+        self._status = replace(self._now(), log_lost_bytes=512)
+        yield self._about("model_log_recovered", self._event(), lost_bytes=512)
+        yield self._stopped(0)
         yield self._started(4103, Reason.RELOAD)
         reloaded = self._event(Reason.RELOAD, run_id=None)
         yield "config_reloaded", {"started": (MODEL,), "stopped": (), "unchanged": (), "event": reloaded}
@@ -71,6 +77,11 @@ class FakeHub:
         now = replace(self._now(), started_at=time.time(), ready_at=None, stopped_at=None)
         self._status = replace(now, pid=pid, restarts=restarts)
         return self._moved("model_started", ModelState.STARTING, self._event(reason), pid=pid)
+
+    def _adopted(self, pid: int) -> tuple[str, Mapping[str, Any]]:
+        self._run = str(uuid.uuid4())
+        self._status = replace(self._now(), started_at=time.time() - 3600, ready_at=None, stopped_at=None, pid=pid)
+        return self._moved("model_adopted", ModelState.STARTING, self._event(), pid=pid)
 
     def _ready(self, seconds: float) -> tuple[str, Mapping[str, Any]]:
         self._status = replace(self._now(), ready_at=time.time())
