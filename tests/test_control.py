@@ -18,19 +18,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from loguru import logger
-from mlxhub_core.control.place import LONGEST, Place, place_of
 
 from mlxhub_core.control import client as client_module
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.control.server import CLOSE_SECONDS, ControlServer
-from mlxhub_core.errors import HubError, HubNotRunningError, HubStateError
+from mlxhub_core.errors import (
+    ConfigError,
+    GroupFullError,
+    HubError,
+    HubNotRunningError,
+    HubStateError,
+    LaunchError,
+    Problem,
+    UnknownModelError,
+)
 from mlxhub_core.events import Failure, Reason
 from mlxhub_core.observability import SinkStats
+from mlxhub_core.place import LONGEST, NAMES, Place, held, place_of
 from mlxhub_core.states import ModelState, ModelStatus
+from mlxhub_core.supervisor import Plan, ReloadResult
+from mlxhub_core.supervisor.plan import Step
 
 FAILURE = Failure(time=1.0, reason=Reason.CRASH, exit_code=3, log_tail=("dear me",))
 MODEL = ModelStatus("a", ModelState.READY, None, "/logs/a.log", pid=7, last_failure=FAILURE)
@@ -45,6 +56,8 @@ class Hub:
     config_path: Path
     models: list[ModelStatus] = field(default_factory=lambda: [MODEL])
     sinks: list[SinkStats] = field(default_factory=lambda: [SINK])
+    stops: list[bool] = field(default_factory=list)
+    done: list[tuple[str, str]] = field(default_factory=list)
 
     def get_status(self) -> list[ModelStatus]:
         return self.models
@@ -52,10 +65,49 @@ class Hub:
     def sink_stats(self) -> list[SinkStats]:
         return self.sinks
 
+    def start_model(self, name: str) -> None:
+        self.done.append(("start", name))
+
+    def stop_model(self, name: str) -> None:
+        raise UnknownModelError(name, ["a"])
+
+    def restart_model(self, name: str) -> None:
+        raise GroupFullError(name, "g", 1, ["a"])
+
+    def rotate_log(self, name: str) -> None:
+        self.done.append(("rotate", name))
+
+    def plan(self) -> Plan:
+        return Plan((Step("a", "new"),), (), (), ())
+
+    def reload(self) -> ReloadResult:
+        if not self.models:
+            raise ConfigError([Problem("hub.yaml:1:1", "models", "is missing")])
+        return ReloadResult(("a",), (), ("b",), {"c": LaunchError("c", "cannot be started")})
+
 
 class BrokenHub(Hub):
     def sink_stats(self) -> list[SinkStats]:
         raise ZeroDivisionError("t0ken")
+
+
+class Serving:
+    """A place and the control socket there, held as by a hub that runs."""
+
+    def __init__(self, hub: Hub, place: Place) -> None:
+        self._server = ControlServer(cast(Any, hub), place, hub.stops.append)
+        self._place = place
+        self._stack = contextlib.ExitStack()
+
+    def start(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(held(self._place))
+            self._server.start()
+            stack.callback(self._server.close)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        self._stack.close()
 
 
 @pytest.fixture
@@ -80,11 +132,11 @@ def place(config: Path) -> Place:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Hub], ControlServer]]:
+def serve() -> Iterator[Callable[[Hub], Serving]]:
     with contextlib.ExitStack() as stack:
 
-        def start(hub: Hub) -> ControlServer:
-            server = ControlServer(hub, place_of(hub.config_path))
+        def start(hub: Hub) -> Serving:
+            server = Serving(hub, place_of(hub.config_path))
             server.start()
             stack.callback(server.close)
             return server
@@ -138,7 +190,7 @@ def test_the_place_is_known_without_touching_anything(home: Path, place: Place) 
     assert not place.directory.parent.exists()
 
 
-@pytest.mark.parametrize(("length", "usual"), [(LONGEST, True), (LONGEST + 1, False)])
+@pytest.mark.parametrize(("length", "usual"), [(LONGEST - NAMES, True), (LONGEST - NAMES + 1, False)])
 def test_only_a_path_too_long_for_a_socket_is_replaced_by_one_in_tmp(
     monkeypatch: pytest.MonkeyPatch, config: Path, place: Place, home: Path, length: int, usual: bool
 ) -> None:
@@ -148,11 +200,11 @@ def test_only_a_path_too_long_for_a_socket_is_replaced_by_one_in_tmp(
     found = place_of(config).socket
     assert (found.parent == Path(f"/tmp/mlxhub-{os.geteuid()}")) is not usual
     assert found.name == place.socket.name
-    assert not usual or len(os.fsencode(found)) == LONGEST
+    assert not usual or len(os.fsencode(found)) == LONGEST - NAMES, "there is room for the sockets of the keepers"
 
 
 def test_a_hub_with_a_home_too_deep_for_a_socket_is_found_in_tmp(
-    monkeypatch: pytest.MonkeyPatch, config: Path, home: Path, serve: Callable[[Hub], ControlServer]
+    monkeypatch: pytest.MonkeyPatch, config: Path, home: Path, serve: Callable[[Hub], Serving]
 ) -> None:
     monkeypatch.setenv("HOME", f"{home}/{'x' * 100}")
     place = place_of(config)
@@ -168,7 +220,7 @@ def test_a_hub_with_a_home_too_deep_for_a_socket_is_found_in_tmp(
 
 
 def test_nobody_else_may_use_directory_socket_or_lock_whatever_the_umask(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+    config: Path, place: Place, serve: Callable[[Hub], Serving]
 ) -> None:
     before = os.umask(0)
     try:
@@ -186,7 +238,7 @@ def test_nobody_else_may_use_directory_socket_or_lock_whatever_the_umask(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("opened", ["the directory", "the socket"])
 def test_another_user_cannot_connect_even_if_one_of_two_doors_were_open(
-    home: Path, config: Path, place: Place, serve: Callable[[Hub], ControlServer], opened: str
+    home: Path, config: Path, place: Place, serve: Callable[[Hub], Serving], opened: str
 ) -> None:
     serve(Hub(config))
     home.chmod(0o755)
@@ -220,7 +272,7 @@ def test_a_directory_that_others_could_put_things_into_is_refused_by_hub_and_com
     config: Path, place: Place, spoil: Callable[[Path], None], words: str
 ) -> None:
     spoil(place.directory)
-    for attempt in (ControlServer(Hub(config), place).start, lambda: ControlClient(config).get("/health")):
+    for attempt in (Serving(Hub(config), place).start, lambda: ControlClient(config).get("/health")):
         with pytest.raises(HubError, match=words) as caught:
             attempt()
         assert str(place.directory) in str(caught.value)
@@ -233,7 +285,7 @@ def test_a_directory_of_another_user_is_refused_by_hub_and_command(
 ) -> None:
     place.directory.mkdir(parents=True, mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    for attempt in (ControlServer(Hub(config), place).start, lambda: ControlClient(config).get("/health")):
+    for attempt in (Serving(Hub(config), place).start, lambda: ControlClient(config).get("/health")):
         with pytest.raises(HubError, match=f"belongs to another user .uid {os.getuid()}.; remove it"):
             attempt()
 
@@ -241,31 +293,31 @@ def test_a_directory_of_another_user_is_refused_by_hub_and_command(
 def test_a_directory_that_cannot_be_made_is_named_with_the_reason(home: Path, config: Path, place: Place) -> None:
     (home / ".mlxhub").write_text("")
     with pytest.raises(HubError, match=r"/\.mlxhub/run cannot be made \(File exists\)"):
-        ControlServer(Hub(config), place).start()
+        Serving(Hub(config), place).start()
 
 
 # One hub for each hub.yaml.
 
 
 def test_the_lock_file_says_the_pid_while_the_hub_lives(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+    config: Path, place: Place, serve: Callable[[Hub], Serving]
 ) -> None:
     serve(Hub(config))
-    assert place.lock.read_text() == f"{os.getpid()}\n"
+    assert place.lock.read_text() == f"{os.getpid()}\n{place.config}\n"
 
 
 def test_a_second_hub_is_refused_each_time_by_the_pid_of_the_first_which_notices_nothing(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+    config: Path, place: Place, serve: Callable[[Hub], Serving]
 ) -> None:
     serve(Hub(config))
     for _ in range(2):
         with pytest.raises(HubStateError, match=rf"hub\.yaml already runs \(pid {os.getpid()}\); stop it first"):
-            ControlServer(Hub(config), place).start()
+            Serving(Hub(config), place).start()
     assert ControlClient(config).get("/health") == {"status": "ok"}
 
 
 def test_after_the_end_of_a_hub_there_is_no_socket_and_the_next_one_may_start(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+    config: Path, place: Place, serve: Callable[[Hub], Serving]
 ) -> None:
     first = serve(Hub(config))
     first.close()
@@ -276,10 +328,10 @@ def test_after_the_end_of_a_hub_there_is_no_socket_and_the_next_one_may_start(
 
 
 def test_a_server_that_was_never_started_or_refused_closes_without_harm(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+    config: Path, place: Place, serve: Callable[[Hub], Serving]
 ) -> None:
     serve(Hub(config))
-    second = ControlServer(Hub(config), place)
+    second = Serving(Hub(config), place)
     second.close()
     with pytest.raises(HubStateError):
         second.start()
@@ -288,7 +340,7 @@ def test_a_server_that_was_never_started_or_refused_closes_without_harm(
 
 
 def test_a_socket_without_a_lock_holder_is_what_a_dead_hub_left_and_is_replaced(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+    config: Path, place: Place, serve: Callable[[Hub], Serving]
 ) -> None:
     place.directory.mkdir(parents=True, mode=0o700)
     place.lock.write_text("4711471147114711\n")
@@ -298,7 +350,7 @@ def test_a_socket_without_a_lock_holder_is_what_a_dead_hub_left_and_is_replaced(
         ControlClient(config).get("/health")
     serve(Hub(config))
     assert ControlClient(config).get("/health") == {"status": "ok"}
-    assert place.lock.read_text() == f"{os.getpid()}\n"
+    assert place.lock.read_text() == f"{os.getpid()}\n{place.config}\n"
 
 
 def free(place: Place) -> bool:
@@ -310,7 +362,7 @@ def free(place: Place) -> bool:
 def test_where_no_socket_can_be_made_nothing_is_left_behind(config: Path, place: Place) -> None:
     place.socket.mkdir(parents=True)
     with pytest.raises(HubError, match=rf"no socket can be made at {place.socket} \("):
-        ControlServer(Hub(config), place).start()
+        Serving(Hub(config), place).start()
     assert free(place)
 
 
@@ -322,7 +374,7 @@ def test_a_thread_that_cannot_serve_is_told_and_nothing_is_left_behind(
 
     monkeypatch.setattr("uvicorn.Server.startup", startup)
     with pytest.raises(HubError, match=r"does not accept \(OSError: too many open files\)"):
-        ControlServer(Hub(config), place).start()
+        Serving(Hub(config), place).start()
     assert not place.socket.exists()
     assert free(place)
 
@@ -330,7 +382,7 @@ def test_a_thread_that_cannot_serve_is_told_and_nothing_is_left_behind(
 # What it answers.
 
 
-def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: Callable[[Hub], ControlServer]) -> None:
+def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: Callable[[Hub], Serving]) -> None:
     hub = Hub(config)
     serve(hub)
     client = ControlClient(config)
@@ -344,6 +396,57 @@ def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: C
 
 
 @pytest.mark.parametrize(
+    ("path", "status", "answer"),
+    [
+        ("/hub/models/a/start", 200, {"status": "ok"}),
+        ("/hub/models/b%20c/log/rotate", 200, {"status": "ok"}),
+        ("/hub/models/b/stop", 404, "model_not_found"),
+        ("/hub/models/b/restart", 429, "group_full"),
+        ("/hub/models/b/explode", 404, "not_found"),
+        (
+            "/hub/reload",
+            200,
+            {"started": ["a"], "stopped": [], "unchanged": ["b"], "failed": {"c": "c: cannot be started"}},
+        ),
+        (
+            "/hub/reload?dry_run=true",
+            200,
+            {"start": [{"name": "a", "reason": "new"}], "stop": [], "restart": [], "unchanged": []},
+        ),
+        ("/hub/shutdown", 202, {"status": "stopping"}),
+    ],
+)
+def test_it_does_what_it_is_told_and_says_in_the_status_what_became_of_it(
+    config: Path, serve: Callable[[Hub], Serving], path: str, status: int, answer: dict[str, Any] | str
+) -> None:
+    serve(Hub(config))
+    found, _, body = exchanged(place_of(config), "POST", path)
+    assert found == status
+    assert (body["error"]["code"] if isinstance(answer, str) else body) == answer
+
+
+def test_what_it_is_told_reaches_the_hub(config: Path, serve: Callable[[Hub], Serving]) -> None:
+    hub = Hub(config)
+    serve(hub)
+    for path in (
+        "/hub/models/a/start",
+        "/hub/models/b%20c/log/rotate",
+        "/hub/shutdown",
+        "/hub/shutdown?keep_models=true",
+    ):
+        exchanged(place_of(config), "POST", path)
+    assert hub.done == [("start", "a"), ("rotate", "b c")]
+    assert hub.stops == [False, True]
+
+
+def test_mistakes_in_hub_yaml_are_told_with_a_code_of_their_own(config: Path, serve: Callable[[Hub], Serving]) -> None:
+    serve(Hub(config, models=[]))
+    with pytest.raises(HubError, match=r"hub\.yaml:1:1: models: is missing") as caught:
+        ControlClient(config).post("/hub/reload")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
         ("GET", "/hub/nothing", 404, "not_found"),
@@ -352,7 +455,7 @@ def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: C
     ],
 )
 def test_what_there_is_not_is_refused_in_the_envelope_of_openai(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer], method: str, path: str, status: int, code: str
+    config: Path, place: Place, serve: Callable[[Hub], Serving], method: str, path: str, status: int, code: str
 ) -> None:
     serve(Hub(config))
     answer, headers, body = exchanged(place, method, path)
@@ -365,7 +468,7 @@ def test_what_there_is_not_is_refused_in_the_envelope_of_openai(
 
 
 def test_a_bug_of_ours_is_told_without_its_traceback_which_is_in_the_log_and_the_hub_answers_on(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer]
+    config: Path, place: Place, serve: Callable[[Hub], Serving]
 ) -> None:
     serve(BrokenHub(config))
     lines: list[str] = []
@@ -388,7 +491,7 @@ def test_a_bug_of_ours_is_told_without_its_traceback_which_is_in_the_log_and_the
 def test_nothing_is_logged_of_any_request(
     config: Path,
     place: Place,
-    serve: Callable[[Hub], ControlServer],
+    serve: Callable[[Hub], Serving],
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -401,7 +504,7 @@ def test_nothing_is_logged_of_any_request(
 
 
 def test_what_the_environment_tells_other_servers_is_no_concern_of_a_hub(
-    config: Path, serve: Callable[[Hub], ControlServer], monkeypatch: pytest.MonkeyPatch
+    config: Path, serve: Callable[[Hub], Serving], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "many")
     serve(Hub(config))
@@ -412,7 +515,7 @@ def test_what_the_environment_tells_other_servers_is_no_concern_of_a_hub(
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux counts the switches of a thread")
-def test_while_nobody_asks_its_thread_does_not_run_at_all(config: Path, serve: Callable[[Hub], ControlServer]) -> None:
+def test_while_nobody_asks_its_thread_does_not_run_at_all(config: Path, serve: Callable[[Hub], Serving]) -> None:
     serve(Hub(config))
     ControlClient(config).get("/health")
     (thread,) = control_threads()
@@ -441,7 +544,7 @@ def test_a_command_that_asks_imports_nothing_that_takes_long() -> None:
     [b"", b"GET /hub/st", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /hub/status HTTP/1.1\r\nHost: x\r\n\r\n"],
 )
 def test_clients_that_never_go_do_not_keep_a_hub_from_its_end(
-    config: Path, place: Place, serve: Callable[[Hub], ControlServer], request_: bytes
+    config: Path, place: Place, serve: Callable[[Hub], Serving], request_: bytes
 ) -> None:
     # The answer about so many models does not fit into the buffers of a socket that nobody reads from.
     server = serve(Hub(config, models=[MODEL] * 20_000))

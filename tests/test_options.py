@@ -14,9 +14,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from mlxhub_core import HubModelContext, HubObservabilitySink, Sink
+from mlxhub_core import HubModelContext, HubObservabilitySink, Sink, options
 from mlxhub_core.errors import SinkError
-from mlxhub_core import options
 
 CANARY = "s3cr3t-canary"
 """What no message may repeat."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -22,7 +23,6 @@ import pytest
 from mlxhub_core.cli.common import ECHO_SECONDS
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.control.server import ControlServer
-from mlxhub_core.errors import UnknownModelError
 from mlxhub_core.observability import SinkStats
 from mlxhub_core.place import make_private, place_of
 from mlxhub_core.testing import FAKE_SERVER, wait_until
@@ -220,16 +220,13 @@ class Hub:
     def sink_stats(self) -> tuple[SinkStats, ...]:
         return self.sinks
 
-    def rotate_log(self, name: str) -> None:
-        raise UnknownModelError(name, ())
-
 
 @pytest.fixture
 def serve(config: Path) -> Iterator[Callable[..., None]]:
     servers: list[ControlServer] = []
 
     def run(*sinks: SinkStats) -> None:
-        servers.append(ControlServer(Hub(config, *sinks), place_of(config), lambda _: None))
+        servers.append(ControlServer(cast(Any, Hub(config, *sinks)), place_of(config), lambda _: None))
         make_private(place_of(config).directory)
         servers[-1].start()
 

@@ -98,7 +98,7 @@ def _content(status: int, body: bytes) -> dict[str, Any]:
         if status < 400 and isinstance(content, dict):
             return content
         error = HubError(str(content["error"]["message"]))
-        if content["error"]["code"] == INVALID_CONFIG:
+        if content["error"].get("code") == INVALID_CONFIG:
             error.exit_code = EXIT_USAGE
     except (ValueError, LookupError, TypeError):
         error = HubError(f"the hub's answer (status {status}) is none that mlxhub knows; restart the hub")
