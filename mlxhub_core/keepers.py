@@ -73,7 +73,12 @@ class Keepers:
         place = self._directory / f"{order.model[:STEM]}-{order.run_id[:8]}"
         connection, state = self._ordered(order, place)
         kept = _Kept(connection, state, place, self._report, self._ended)
-        kept.listen(listener)
+        try:
+            kept.listen(listener)
+        except RuntimeError as error:  # no thread can be started: nobody would hear of its end
+            connection.close()
+            _abandon(place)
+            raise OSError(errno.EAGAIN, str(error)) from None
         return kept
 
     def survivors(self) -> Sequence[Survivor]:
@@ -112,6 +117,7 @@ class Keepers:
                     raise OSError(errno.ETIMEDOUT, "its keeper does not answer") from None
                 except (ConnectionError, EOFError):
                     connection.close()
+                    self._zygote.close()  # If that is what has ended, it may look as if it had not for a moment.
                     _abandon(place)  # It may have ended just after it had started the process.
                     raise
                 except BaseException:
@@ -267,6 +273,8 @@ class _Kept:
         self._killed = self._orphaned = False
         self._rotations: deque[Callable[[str | None], None]] = deque()
         self._over = False
+        self._saying = threading.Lock()
+        self._wishes: dict[str, bytes] = {}
 
     def attached(self, listener: Listener, *, has_ended: bool) -> Process:
         """Itself, having begun to hear, unless there is nothing more to be heard."""
@@ -308,9 +316,8 @@ class _Kept:
     def rotate(self, done: Callable[[str | None], None]) -> None:
         """See `process.Process`."""
         self._rotations.append(done)
-        self._say(rotate=True)
-        if self._over:
-            self._refuse_rotations("it has ended")
+        if not self._say(rotate=True):
+            self._refuse_rotations("it has ended" if self._over else "its keeper does not answer")
 
     def set_rotation(self, rotation: RotationSettings | None) -> None:
         """See `process.Process`."""
@@ -322,18 +329,35 @@ class _Kept:
         if self._connection is not None:
             self._connection.hang_up()
 
-    def _say(self, **command: Any) -> None:
-        # One that is gone needs no command: whoever listens finds that out, and sees to the model.
-        if self._connection is not None:
+    def _say(self, **command: Any) -> bool:
+        """Tell the keeper. Returns whether there was one to be told.
+
+        One that is gone needs no command: whoever listens finds that out, and sees to the model. One that has hung up
+        is told again when it is met again, but for rotations, for which somebody waits.
+        """
+        line = json.dumps(command).encode()
+        with self._saying:
+            if "rotate" not in command:
+                self._wishes[next(iter(command))] = line
+            return self._sent(line)
+
+    def _sent(self, line: bytes) -> bool:
+        if self._connection is not None and not self._over:
             with contextlib.suppress(OSError):
-                self._connection.send(json.dumps(command).encode())
+                self._connection.send(line)
+                return True
+        return False
 
     def _hear(self, listener: Listener) -> None:
         while self._connection is not None:
             if self._converse(self._connection, listener) or self._released:
                 return
-            self._refuse_rotations("its keeper was busy; whether it was done is not known")
-            self._connection = self._again()
+            self._refuse_rotations("its keeper has hung up; whether it was done is not known")
+            met = self._again()
+            with self._saying:
+                self._connection = met
+                for line in self._wishes.values():
+                    self._sent(line)
             if self._released and self._connection is not None:
                 self._connection.hang_up()
         self._tell_end(listener, self._without_keeper())

@@ -53,7 +53,12 @@ class Running:
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.directory = directory
         self.process = subprocess.Popen(
-            [*MLXHUB, *arguments], cwd=directory, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+            [*MLXHUB, *arguments],
+            cwd=directory,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            process_group=0,
         )
         self.seen = ""
 
@@ -68,6 +73,16 @@ class Running:
         assert self.process.stderr is not None
         self.seen += self.process.stderr.read()
         return self.process.wait(30)
+
+
+def model_of(hub: int) -> psutil.Process:
+    """The only model of a hub: between the two are its zygote and the model's keeper."""
+    (model,) = (child for child in psutil.Process(hub).children(recursive=True) if not in_between(child))
+    return model
+
+
+def in_between(process: psutil.Process) -> bool:
+    return "zygote" in process.cmdline()
 
 
 @pytest.fixture
@@ -239,8 +254,9 @@ def test_start_runs_until_it_is_told_to_stop_and_takes_the_models_along(
 ) -> None:
     command = start(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
     command.until("Ctrl-C stops everything")
-    (model,) = psutil.Process(command.process.pid).children()
-    command.process.send_signal(number)
+    model = model_of(command.process.pid)
+    # As a terminal does, to all of the group: neither keeper nor model may be in it, or they would end by themselves.
+    os.killpg(command.process.pid, number)
     assert command.end() == 0
     assert "a stopped (SIGTERM)" in command.seen
     assert not model.is_running()
@@ -251,7 +267,7 @@ def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_models(tmp_path:
     process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert process.stderr is not None
     process.stderr.readline()
-    (model,) = psutil.Process(process.pid).children()
+    model = model_of(process.pid)
     process.stderr.close()
     process.terminate()
     process.wait(20)
@@ -263,7 +279,7 @@ def test_a_pipe_that_takes_no_more_words_keeps_nobody_from_stopping_the_models(t
     read, write = os.pipe()
     process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=write, stdin=subprocess.DEVNULL)
     os.read(read, 1)
-    (model,) = psutil.Process(process.pid).children()
+    model = model_of(process.pid)
     os.set_blocking(write, False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -312,7 +328,7 @@ def test_a_second_ctrl_c_kills_a_model_that_takes_its_time(start: Callable[[str]
     command.until("a is ready")
     command.until("Ctrl-C stops everything")
     command.process.send_signal(signal.SIGINT)
-    (model,) = psutil.Process(command.process.pid).children()
+    model = model_of(command.process.pid)
     command.until("Ctrl-C again kills")
     threading.Event().wait(ECHO_SECONDS + 0.1)
     command.process.send_signal(signal.SIGINT)

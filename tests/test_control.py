@@ -38,7 +38,7 @@ from mlxhub_core.errors import (
 )
 from mlxhub_core.events import Failure, Reason
 from mlxhub_core.observability import SinkStats
-from mlxhub_core.place import LONGEST, NAMES, Place, held, place_of
+from mlxhub_core.place import Place, held, place_of
 from mlxhub_core.states import ModelState, ModelStatus
 from mlxhub_core.supervisor import Plan, ReloadResult
 from mlxhub_core.supervisor.plan import Step
@@ -173,34 +173,6 @@ def exchanged(place: Place, method: str, path: str) -> tuple[int, dict[str, str]
 
 
 # Where it is.
-
-
-def test_every_way_to_write_one_hub_yaml_leads_to_the_same_place_and_another_to_another(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(config.parent)
-    link = config.with_name("link.yaml")
-    link.symlink_to(config)
-    assert place_of("hub.yaml") == place_of(config) == place_of(link) == place_of(str(config))
-    assert place_of("other.yaml").socket != place_of(config).socket
-
-
-def test_the_place_is_known_without_touching_anything(home: Path, place: Place) -> None:
-    assert place.directory == home / ".mlxhub" / "run"
-    assert not place.directory.parent.exists()
-
-
-@pytest.mark.parametrize(("length", "usual"), [(LONGEST - NAMES, True), (LONGEST - NAMES + 1, False)])
-def test_only_a_path_too_long_for_a_socket_is_replaced_by_one_in_tmp(
-    monkeypatch: pytest.MonkeyPatch, config: Path, place: Place, home: Path, length: int, usual: bool
-) -> None:
-    # The umlaut has two bytes: they count, and not the letters.
-    more = length - len(os.fsencode(place.socket)) - len("/ü".encode())
-    monkeypatch.setenv("HOME", f"{home}/ü{'x' * more}")
-    found = place_of(config).socket
-    assert (found.parent == Path(f"/tmp/mlxhub-{os.geteuid()}")) is not usual
-    assert found.name == place.socket.name
-    assert not usual or len(os.fsencode(found)) == LONGEST - NAMES, "there is room for the sockets of the keepers"
 
 
 def test_a_hub_with_a_home_too_deep_for_a_socket_is_found_in_tmp(

@@ -51,6 +51,7 @@ def _event(word: str, seq: int) -> Recorded:
         "found1 sick1 ready1",
         "fail1+ again1 start2",
         "stop1 found2 lost2 start3",
+        "fail1+ again1 fail2+ again2 found3",
         "start1 full1 ready1 full1 lost1",
     ],
 )
@@ -81,6 +82,7 @@ def test_what_can_be(words: str) -> None:
         ("found1 found1", "its run has begun before"),
         ("found1 well1", "it was adopted"),
         ("stop1 stop1", "it was no process"),
+        ("found1 stop1 stop2", "it was no process"),
         ("start1 stop1 fail2", "it was no process"),
         ("start1 full2", "it belongs to another run"),
     ],

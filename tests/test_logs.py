@@ -165,7 +165,7 @@ def test_a_log_that_nobody_writes_is_moved_on_and_begun_anew_for_the_user_alone(
 def test_why_a_log_cannot_be_rotated_is_said(log: Path) -> None:
     write(log, b"x\n")
     log.with_name("qwen.log.1").mkdir()
-    assert rotate(log, backups=1) == "Is a directory"
+    assert rotate(log, backups=1) in ("Is a directory", "Operation not permitted"), "as Linux or macOS has it"
     assert log.read_bytes() == b"x\n"
 
 

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from mlxhub_core import HubManager, ModelState, ModelStatus
+from mlxhub_core.place import place_of
 from mlxhub_core.testing import RecordingSink
 from mlxhub_core.testing.tiny_model import write_tiny_model
 
@@ -59,7 +60,7 @@ def hub(directory: Path, sink: RecordingSink) -> Iterator[HubManager]:
     with HubManager(config, observability_sink=sink) as manager:
         manager.reload()
         yield manager
-    assert not psutil.Process().children(recursive=True)
+    assert not list(place_of(config).runs.glob("*.lock")), "a model, or its keeper, outlived its hub"
 
 
 def status(hub: HubManager, name: str) -> ModelStatus:

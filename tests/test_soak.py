@@ -78,6 +78,7 @@ def test_a_minute_of_fifty_models_is_a_legal_history_and_leaves_nothing_behind(t
             thread.join()
         assert any(model.pid for model in hub.get_status())
     assert not list(_processes_in(tmp_path)), "a process outlived the hub"
+    assert not list(place_of(config).runs.glob("*.lock")), "a keeper outlived the hub"
     # Threads that still ask a dead model end by themselves, at their timeout at the latest.
     wait_until(lambda: threading.active_count() == threads and me.num_fds() == files)
     _check(sink)

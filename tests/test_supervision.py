@@ -12,10 +12,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mlxhub_core import HubManager, LaunchError, MemoryShortError, ModelState, ModelStatus
+from mlxhub_core.place import place_of
 from mlxhub_core.testing import FAKE_SERVER, RecordingSink, wait_until
 
 PORT = 29810
@@ -38,7 +38,7 @@ def config(tmp_path: Path) -> Path:
 def hub(config: Path, sink: RecordingSink) -> Iterator[HubManager]:
     with HubManager(config, observability_sink=sink) as manager:
         yield manager
-    assert not psutil.Process().children(recursive=True), "a model outlived its hub"
+    assert not list(place_of(config).runs.glob("*.lock")), "a model, or its keeper, outlived its hub"
 
 
 def fake(*flags: str) -> str:

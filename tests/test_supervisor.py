@@ -18,6 +18,7 @@ from mlxhub_core.errors import (
     GroupFullError,
     HubError,
     HubStateError,
+    IllegalMoveError,
     LaunchError,
     MemoryShortError,
     UnknownModelError,
@@ -156,7 +157,14 @@ class FakeMachine:
 class Play:
     """A supervisor on a stage: what is around it is fake, and every event is written down."""
 
-    def __init__(self, path: Path, text: str, left: Callable[[Play], Iterable[Survivor]] = lambda play: ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        text: str,
+        left: Callable[[Play], Iterable[Survivor]] = lambda play: (),
+        *,
+        reload: bool = True,
+    ) -> None:
         self.path = path / "hub.yaml"
         self.clock = FakeClock()
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -182,9 +190,9 @@ class Play:
         )
         self._settings: dict[str, HubSettings] = {}
         self.factory.left = list(left(self))
-        if self.factory.left:
+        if self.factory.left and reload:
             self.tell(lambda reply: say.Reserve(self.settings(text), reply))
-        self.result = self.reload(text)
+        self.result = self.reload(text) if reload else Future()
 
     def _publish(self, hook: str, arguments: dict[str, Any]) -> None:
         self.events.append((hook, arguments))
@@ -2306,7 +2314,8 @@ def left_by(text: str, name: str = "a", *, pid: int = 77, **how: Any) -> Callabl
         settings = play.settings(text)
         entry = next(entry for entry in settings.models if entry.name == name)
         port = 28555 if "{port}" in str(entry.command) else None
-        record = Record(entry.group, settings.host, port, None, how.pop("restarts", 0), essence(settings, entry))
+        restarts, known = how.pop("restarts", 0), essence(settings, entry)
+        record = Record(entry.group, settings.host, port, None, restarts, known, entry.stop_timeout)
         about = {"asked": None, "note": {}, "exit": None, "started_at": play.clock() - 100, "run_id": RUN, **how}
         return [
             Survivor(
@@ -2352,12 +2361,38 @@ def test_a_model_that_was_still_starting_becomes_ready_and_that_is_told(tmp_path
 
 
 def test_the_time_to_become_ready_began_with_the_process(tmp_path: Path) -> None:
-    text = hub(model("a", command=SERVER, default="true", health="{startup_timeout: 101}"))
+    text = hub(model("a", command=SERVER, default="true", health="{startup_timeout: 110}"))
     play = Play(tmp_path, text, left_by(text))
-    play.wait(0.9)
+    play.wait(9.9)
     assert play.story("a") == ["adopted"]
     play.wait(0.2)
     assert play.story("a") == ["adopted", "unhealthy startup_timeout"]
+
+
+def test_a_model_that_became_ready_while_there_was_no_hub_is_not_called_late_before_it_could_say_so(
+    tmp_path: Path,
+) -> None:
+    text = hub(model("a", command=SERVER, default="true", health="{startup_timeout: 20, timeout: 2}"))
+    play = Play(tmp_path, text, left_by(text))
+    play.wait(2)
+    assert play.story("a") == ["adopted"]
+    play.answer(ready=True)
+    assert play.story("a") == ["adopted", "ready"]
+    silent = Play(tmp_path, text, left_by(text))
+    silent.wait(2.1)
+    assert silent.story("a") == ["adopted", "unhealthy startup_timeout"]
+
+
+def test_a_model_that_is_too_busy_to_answer_the_new_hub_is_given_the_time_that_it_has_for_that(tmp_path: Path) -> None:
+    text = hub(model("a", command=SERVER, default="true", health="{failures: 1, interval: 10}"))
+    play = Play(tmp_path, text, lambda play: left_by(text, note={"ready_at": play.clock() - 50})(play))
+    for second in range(0, 590, 10):
+        play.wait(10)
+        play.answer(ready=False, silent=True, vitals=Vitals(1000.0 + second * 5, 0, 0, 16_000_000_000))
+    assert play.story("a") == ["adopted"]
+    play.wait(10)
+    play.answer(ready=False, silent=True, vitals=Vitals(9999.0, 0, 0, 16_000_000_000))
+    assert play.story("a") == ["adopted", "unhealthy unhealthy"]
 
 
 def test_a_model_that_does_not_answer_the_new_hub_is_cured_like_any_other(tmp_path: Path) -> None:
@@ -2432,6 +2467,19 @@ def test_a_model_that_was_ready_once_has_no_time_to_become_ready(tmp_path: Path)
     assert play.story("a") == ["adopted"]
 
 
+def test_a_plan_before_the_first_reload_knows_what_a_former_hub_has_left(tmp_path: Path) -> None:
+    play = Play(tmp_path, ADOPTED, left_by(ADOPTED), reload=False)
+    plan = play.plan(ADOPTED).result(timeout=0)
+    assert [step.name for step in plan.unchanged] == ["a"]
+    changed = hub(model("a", command=SERVER, default="true", env="{A: b}"))
+    plan = play.plan(changed).result(timeout=0)
+    assert [step.name for step in plan.restart] == ["a"]
+    assert [step.name for step in play.plan(hub(model("b"))).result(timeout=0).stop] == ["a"]
+    assert play.events == []
+    play.reload(ADOPTED)
+    assert play.story("a") == ["adopted"]
+
+
 def test_the_same_end_told_by_two_hubs_is_the_same_event(tmp_path: Path) -> None:
     text = hub(model("a", restart="never"))
     first = Play(tmp_path, text, left_by(text))
@@ -2475,6 +2523,11 @@ def test_a_model_that_hub_yaml_no_longer_has_is_stopped_and_forgotten(tmp_path: 
     assert {args["ctx"].group for _, args in play.events if "ctx" in args} == {"g"}
 
 
+def test_a_model_that_hub_yaml_no_longer_has_gets_the_patience_that_it_had(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("b")), left_by(hub(model("a", stop_timeout="77"))))
+    assert play.process("a").graces == [77.0]
+
+
 def test_of_two_processes_of_one_model_the_one_that_has_ended_is_told_first(tmp_path: Path) -> None:
     """A former hub had just started the second when it was killed."""
     other = "f" * 32
@@ -2490,8 +2543,37 @@ def test_of_two_processes_of_one_model_the_one_that_has_ended_is_told_first(tmp_
     assert play.story("a")[:2] == ["failed 1 crash in 1.0", "restarting"]
     assert play.story("a")[2:] == ["adopted"]
     assert play.status("a").pid == 78
-    play.wait(5)
-    assert len(play.processes["a"]) == 2, "the restart that was due is not needed any more"
+    assert play.timers() == [], "the restart that was due is not needed any more"
+
+
+@pytest.mark.parametrize("began", [-10, -200], ids=["after it", "before it, for the clock was set back"])
+def test_of_two_processes_of_one_model_the_one_that_lives_is_the_model(tmp_path: Path, began: int) -> None:
+    def left(play: Play) -> list[Survivor]:
+        return [
+            *left_by(ADOPTED, run_id="f" * 32, started_at=play.clock() + began, pid=78)(play),
+            *left_by(ADOPTED, exit=Exit(1))(play),
+        ]
+
+    play = Play(tmp_path, ADOPTED, left)
+    assert play.story("a") == ["failed 1 crash in 1.0", "restarting", "adopted"]
+    assert play.status("a").pid == 78
+
+
+def test_of_two_living_processes_of_one_model_the_older_one_is_ended_at_once(tmp_path: Path) -> None:
+    other = "f" * 32
+
+    def left(play: Play) -> list[Survivor]:
+        return [*left_by(ADOPTED, run_id=other, started_at=1.0, pid=76)(play), *left_by(ADOPTED)(play)]
+
+    play = Play(tmp_path, ADOPTED, left)
+    assert (play.status("a").pid, play.story("a")) == (77, ["adopted"])
+    spare, kept = play.processes["a"]
+    assert (spare.pid, spare.graces, kept.graces) == (76, [0.0], [])
+    spare.end(-9)
+    play.settle()
+    play.wait(1.1)
+    assert play.factory.forgotten == [other]
+    assert play.status("a").pid == 77
 
 
 def test_a_hub_that_leaves_its_models_tells_no_end_and_starts_nothing_more(tmp_path: Path) -> None:
@@ -2512,6 +2594,44 @@ def test_who_waits_for_a_start_is_told_when_the_models_are_left(tmp_path: Path) 
     assert not waiting.done()
     play.shutdown(keep_models=True)
     assert isinstance(waiting.exception(timeout=0), HubStateError)
+
+
+def test_who_waits_for_an_end_is_told_when_the_models_are_left(play: Play) -> None:
+    waiting = [play.stop("a"), play.reload(hub(model("b"))), play.shutdown()]
+    assert not any(reply.done() for reply in waiting)
+    play.shutdown(keep_models=True)
+    assert isinstance(waiting[0].exception(timeout=0), HubStateError)
+    assert [reply.exception(timeout=0) for reply in waiting[1:]] == [None, None]
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "restart"])
+def test_a_hub_that_has_left_its_models_commands_them_no_more(play: Play, command: str) -> None:
+    play.shutdown(keep_models=True)
+    assert isinstance(getattr(play, command)("a").exception(timeout=0), HubStateError)
+    assert play.shutdown().done(), "there is nothing to wait for"
+    assert play.process("a").graces == []
+
+
+def test_a_hub_that_has_left_its_models_hears_nothing_of_their_health(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(model("a", command=SERVER, default="true")))
+    play.wait(0.1)
+    play.shutdown(keep_models=True)
+    play.answer(ready=False, final=True)
+    play.process("a").listener.log_failing("too late")
+    play.wait(1000)
+    assert play.story("a") == ["started hub_start"]
+
+
+@pytest.mark.parametrize(("code", "end"), [(3, "failed 3 crash"), (0, "stopped 0 exit")])
+def test_an_end_that_was_on_its_way_when_the_models_were_left_is_told_and_nothing_started(
+    tmp_path: Path, code: int, end: str
+) -> None:
+    play = Play(tmp_path, hub(model("a", default="true", restart="{policy: always, delay: 0}")))
+    play.shutdown(keep_models=True)
+    play.end("a", code)
+    play.wait(10)
+    assert play.story("a")[2:] == [end]
+    assert len(play.processes["a"]) == 1
 
 
 # What keepers tell.
@@ -2590,3 +2710,51 @@ def test_other_rules_of_rotation_hold_at_once_and_restart_nothing(tmp_path: Path
     play.reload(text("off"))
     assert [rules and rules.backups for rules in play.process("a").rules] == [8, None]
     assert play.story("a") == ["started hub_start", "ready"]
+
+
+# What the table and the other tests left open.
+
+
+@pytest.mark.parametrize("before", ModelState)
+def test_a_move_that_the_table_does_not_have_is_refused_and_changes_nothing(play: Play, before: ModelState) -> None:
+    lifecycle = play.supervisor.loop._models["b"]
+    for after in set(ModelState) - MOVES[before]:
+        lifecycle._state = before
+        with pytest.raises(IllegalMoveError, match=f"b: {before} -> {after}"):
+            lifecycle._move(after, "for a test")
+        assert lifecycle.state is before
+
+
+def test_a_restart_is_told_with_its_number_and_giving_up_with_the_failures(play: Play) -> None:
+    for _ in range(5):
+        play.end("a", 1)
+        play.wait(60)
+    assert [args["attempt"] for hook, args in play.events if hook == "model_restarting"] == [1, 2, 3, 4]
+    assert [args["failures"] for hook, args in play.events if hook == "model_gave_up"] == [5]
+
+
+def test_an_end_that_was_asked_for_explains_itself_as_well_as_a_crash(play: Play) -> None:
+    play.wait(12.5)
+    play.stop("a")
+    play.end("a", -15)
+    event = play.events[-1][1]["event"]
+    assert (event.signal, event.uptime_seconds, event.log_tail) == ("SIGTERM", 12.5, ("its last words",))
+
+
+def test_what_others_took_meanwhile_is_not_expected_back(tmp_path: Path) -> None:
+    play = Play(tmp_path, hub(*(model(name, command=SERVER, default="true") for name in "ab")))
+    play.wait(1.0)
+    first, second = play.probes
+    play.probes.clear()
+    first.answer(ProbeResult(True, vitals=_seen(8 * GB, available=16 * GB)))
+    # Since then the other one has taken all of that, as was seen at the last look at it.
+    second.answer(ProbeResult(True, vitals=_seen(16 * GB, available=0)))
+    play.settle()
+    play.machine.available = 7_500_000_000
+    play.end("a", 3)
+    play.wait(1.0)
+    assert play.story("a")[-1] == "started restart", "as much of its memory is back as should be"
+
+
+def _seen(memory: int, *, available: int) -> Vitals:
+    return Vitals(0.0, memory, 0, available)

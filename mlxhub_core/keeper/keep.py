@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -304,9 +305,10 @@ def keep(hub: socket.socket) -> None:
     order = json.loads(line)
     try:
         keeper = Keeper(hub, order)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no program can be given such arguments, for they have a zero
         unlink(f"{order['place']}.lock")
-        failure = {"errno": error.errno, "strerror": error.strerror or str(error), "filename": error.filename}
+        code, words = getattr(error, "errno", None) or errno.EINVAL, getattr(error, "strerror", None) or str(error)
+        failure = {"errno": code, "strerror": words, "filename": getattr(error, "filename", None)}
         hub.sendall(json.dumps({"failed": failure}).encode() + b"\n")
         return
     try:

@@ -68,6 +68,11 @@ class Watch:
         """What to ask next."""
         return Question.READY if self.ready_since is None else Question.ALIVE
 
+    def go_on(self, ready_since: float, now: float) -> None:
+        """A former hub has watched it until now, and found it ready then."""
+        # When it answered last nobody knows: it may be busy, as one that answered just now may be.
+        self.ready_since, self._answered = ready_since, now
+
     def well(self, now: float) -> Verdict:
         """Take note that it can answer."""
         self._answered = now

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from mlxhub_core.events import Reason
 from mlxhub_core.settings import HubSettings, ModelSettings
 from mlxhub_core.supervisor.plan import LIVE_KEYS
 
@@ -26,6 +27,7 @@ class Record:
         mlx_model: what mlx_lm's `--model` was; None for other servers.
         restarts: see `states.ModelStatus`.
         essence: see `essence`.
+        stop_timeout: of its model.
     """
 
     group: str | None = None
@@ -34,6 +36,7 @@ class Record:
     mlx_model: str | None = None
     restarts: int = 0
     essence: str = ""
+    stop_timeout: float = 30.0
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Self:
@@ -48,13 +51,23 @@ class Record:
 def essence(settings: HubSettings, model: ModelSettings) -> str:
     """What a process of a model can notice of hub.yaml, in brief: as long as that is the same, it need not be restarted.
 
-    A digest, because there may be secrets in its environment.
+    A digest, because there may be secrets in its environment. Without defaults: a hub of a later version may have more
+    keys, and its first start must not cost a restart of every model.
     """
-    heeded = model.model_dump(mode="json", exclude=set(LIVE_KEYS))
+    heeded = model.model_dump(mode="json", exclude=set(LIVE_KEYS), exclude_defaults=True)
     whole = [heeded, settings.host, str(settings.log_path), str(settings.directory)]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def stand_in(name: str, record: Record) -> ModelSettings:
     """The entry of a model that hub.yaml no longer has, good for stopping it."""
-    return ModelSettings(name=name, group=record.group, command=["no longer in hub.yaml"])
+    timeout = record.stop_timeout
+    return ModelSettings(name=name, group=record.group, stop_timeout=timeout, command=["no longer in hub.yaml"])
+
+
+def reason_of(asked: str) -> Reason:
+    """Why a former hub asked for an end. One of a later version may have had a reason that this one does not know."""
+    try:
+        return Reason(asked)
+    except ValueError:
+        return Reason.OPERATOR

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlxhub_core import logs
 from mlxhub_core.actor import Timer
-from mlxhub_core.errors import HubError, IllegalMoveError, LaunchError, ModelError
+from mlxhub_core.errors import HubError, HubStateError, IllegalMoveError, LaunchError, ModelError
 from mlxhub_core.events import TROUBLES, Failure, HubModelContext, Reason
 from mlxhub_core.probes import ProbeResult
 from mlxhub_core.process import Exit, Survivor
@@ -22,6 +22,7 @@ from mlxhub_core.states import MOVES, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor.endings import Shortage, Trouble
 from mlxhub_core.supervisor.health import Verdict
+from mlxhub_core.supervisor.legacy import reason_of
 from mlxhub_core.supervisor.messages import Reply, RestartDue
 from mlxhub_core.supervisor.run import Run
 from mlxhub_core.supervisor.series import Series
@@ -64,6 +65,7 @@ class Lifecycle:
         self._ready_at: float | None = None
         self._stopped_at: float | None = None
         self._awaiting_stop: list[Reply] = []
+        self._released = False
 
     @property
     def name(self) -> str:
@@ -135,27 +137,31 @@ class Lifecycle:
 
     def adopt(self, survivor: Survivor, started: Started, restarts: int) -> None:
         """Go on with a process of a former hub, from where it is now. It must have none."""
+        self._cancel_restart()  # What is here now is the restart of the one before.
         self._move(ModelState.STARTING, None)
         self._run = run = Run(survivor.run_id, self.ctx, started, self._world, self._then(survivor.started_at))
         self._started_at, self._restarts = survivor.started_at, restarts
         if survivor.asked is not None:
-            run.stop_reason = Reason(survivor.asked)
+            run.stop_reason = reason_of(survivor.asked)
             run.trouble = Trouble(run.stop_reason, "the former hub ended it for that")
-            self._move(ModelState.STOPPING, survivor.asked)
+            self._move(ModelState.STOPPING, run.stop_reason)
         if survivor.exit is not None:
             self.on_exit(run.id, survivor.exit)
             return
         if (ready_at := survivor.note.get("ready_at")) is not None:
-            self._ready_at, run.watch.ready_since = ready_at, self._then(ready_at)
+            self._ready_at = ready_at
+            run.watch.go_on(self._then(ready_at), self._world.clock())
         self._announce(run, "model_adopted", None, pid=started.process.pid)
         if survivor.asked is None:
-            self._begin(run)
+            self._begin(run, adopted=True)
 
     def release(self) -> None:
-        """Leave its process, if it has one, to the next hub, and do nothing more."""
+        """Leave its process, if it has one, to the next hub, and start none any more."""
         self._cancel_restart()
+        self._released = True
         if self._run:
             self._run.started.process.release()
+        self._world.answer(self._awaiting_stop, HubStateError(f"{self.name}: the hub leaves it to the next one"))
 
     def rotate_log(self, rotation: RotationSettings | None, done: Callable[[str | None], None]) -> None:
         """Rotate its log now; `done` is called with what was in the way, or None, on any thread."""
@@ -192,9 +198,10 @@ class Lifecycle:
         elif self._state is not ModelState.STOPPING:
             self._rest(reason)
         elif self._run and self._run.stop_reason in TROUBLES:
-            # The hub was about to restart it; now somebody does not want it.
+            # The hub was about to restart it; now somebody does not want it, which the next hub must know, too.
             self._run.stop_reason = reason
             self._reason = reason
+            self._ask_to_end(self._run, reason)
 
     def kill(self) -> None:
         """If it is stopping, have that done at once."""
@@ -323,14 +330,14 @@ class Lifecycle:
         self._started_at, self._ready_at, self._stopped_at = self._world.wall(), None, None
         self._announce(run, "model_started", reason, started.note, pid=started.process.pid)
         self._world.answer(replies)
-        self._begin(run)
+        self._begin(run, adopted=False)
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: Run, *, adopted: bool) -> None:
         """Begin to ask it how it is; who cannot be asked is well."""
         if run.started.probe is None or self.settings.health is None:
             self._on_ok(run)
         else:
-            run.begin(self.settings.health)
+            run.begin(self.settings.health, adopted=adopted)
 
     def _then(self, wall: float) -> float:
         """A moment in seconds since the epoch, on the hub's clock."""
@@ -392,7 +399,10 @@ class Lifecycle:
         assert self._run is not None
         self._move(ModelState.STOPPING, reason)
         self._run.stop_reason = reason
-        self._run.started.process.stop(self.settings.stop_timeout if self._world.patient else 0.0, reason)
+        self._ask_to_end(self._run, reason)
+
+    def _ask_to_end(self, run: Run, reason: Reason) -> None:
+        run.started.process.stop(self.settings.stop_timeout if self._world.patient else 0.0, reason)
 
     def _rest(self, reason: Reason) -> None:
         """Be stopped, having no process."""
@@ -408,7 +418,7 @@ class Lifecycle:
         self._world.answer(self._awaiting_stop)
 
     def _on_clean_exit(self, run: Run, outcome: Exit) -> None:
-        again = self.settings.restart.policy == "always"
+        again = self.settings.restart.policy == "always" and not self._released
         delay = self._next_delay(run) if again else None
         self._move(
             ModelState.STOPPED if not again else ModelState.FAILED if delay is None else ModelState.BACKOFF, Reason.EXIT
@@ -425,7 +435,7 @@ class Lifecycle:
     def _fail(
         self, ctx: HubModelContext, run_id: str, failure: Failure, *, again: bool, run: Run | None = None, **more: Any
     ) -> None:
-        again = again and self.settings.restart.policy != "never"
+        again = again and self.settings.restart.policy != "never" and not self._released
         delay = self._next_delay(run) if again else None
         first = self._series.add(failure)
         self._move(ModelState.FAILED if delay is None else ModelState.BACKOFF, failure.detail or failure.reason)

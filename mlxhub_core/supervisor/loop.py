@@ -79,6 +79,7 @@ class Loop:
         self._waiting: dict[str, tuple[Reason, list[say.Reply]]] = {}
         self._inherited: dict[str, Record] = {}
         self._closing = False
+        self._left = False
         self._looking_again = False
         self._seq = 0
         self._snapshot: tuple[ModelStatus, ...] = ()
@@ -116,6 +117,7 @@ class Loop:
                 self._apply(settings, apply_reply)
             case say.Preview(settings, plan_reply):
                 self._refuse_if_closing()
+                self._find_survivors()
                 self.answer([plan_reply], result=self._plan(settings, self._admission.book_for(settings)))
             case say.RotateLog(name, reply):
                 self._rotate_log(self._model(name), reply)
@@ -141,9 +143,9 @@ class Loop:
     def _inform(self, message: say.Message) -> None:
         """Tell a model what happened to it; a model that is gone misses nothing."""
         model = self._models.get(getattr(message, "name", ""))
+        if model is None or (self._left and not isinstance(message, say.Exited)):
+            return
         match message:
-            case _ if model is None:
-                return
             case say.Exited(_, run_id, outcome):
                 model.on_exit(run_id, outcome)
                 self.after(TOLD, say.Told(run_id))
@@ -236,6 +238,8 @@ class Loop:
             model.start(reason, [reply])
 
     def _stop(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
+        if self._left:
+            raise HubStateError(f"{model.name}: this hub leaves it to the next one; start that, and stop it there")
         _, replies = self._waiting.pop(model.name, (reason, []))
         self.answer(replies, HubStateError(f"{model.name}: was stopped before it started"))
         model.stop(reason, reply)
@@ -270,7 +274,8 @@ class Loop:
         if not self._closing:
             self._closing = True
             self.announce("hub_stopping", {"reason": Reason.HUB_SHUTDOWN})
-        if keep_models:
+        if keep_models or self._left:
+            self._left = True
             for _, replies in self._waiting.values():
                 self.answer(replies, HubStateError("the hub is shutting down"))
             self._waiting.clear()
@@ -315,6 +320,10 @@ class Loop:
 
     def _plan(self, settings: HubSettings, book: PortBook) -> Plan:
         states = {name: model.state for name, model in self._models.items() if not model.retired}
+        # Before the first reload: those that it will adopt. What has ended it starts, or not, like any other.
+        for left in self._survivors or ():
+            if left.exit is None:
+                states[left.model] = ModelState.STARTING if left.asked is None else ModelState.STOPPING
         rehoused = {m.name for m in self._models.values() if m.port not in (None, book.port_of(m.name))}
         return make_plan(states, self._settings, settings, rehoused, self._still_as_they_were(settings))
 
@@ -331,14 +340,20 @@ class Loop:
         """Make them this hub's. Those that hub.yaml no longer has are stopped like any that it loses."""
         entries = {model.name: model for model in settings.models}
         survivors, self._survivors = self._survivors or [], []
-        # Of two processes of one model, a former hub was about to replace one that has ended, or nearly so.
-        for survivor in sorted(survivors, key=lambda survivor: survivor.started_at):
+        # Of two processes of one model, a former hub had replaced the one that has ended by the other.
+        survivors.sort(key=lambda survivor: (survivor.exit is None, survivor.started_at))
+        living = {survivor.model: survivor for survivor in survivors if survivor.exit is None}
+        for survivor in survivors:
+            listener = _Listener(self._tell, survivor.model, survivor.run_id)
+            if survivor.exit is None and survivor is not living[survivor.model]:
+                # No hub does that; but if it is so, it must not stay so.
+                survivor.attach(listener).stop(0.0, Reason.HUB_START)
+                continue
             record = Record.read(survivor.record)
             self._inherited[survivor.model] = record
             entry = entries.get(survivor.model) or stand_in(survivor.model, record)
             model = self._models.get(survivor.model) or Lifecycle(entry, str(survivor.log), self)
             self._models[survivor.model] = model
-            listener = _Listener(self._tell, survivor.model, survivor.run_id)
             started = self._started(survivor.attach(listener), record, survivor.log, survivor.log_begin)
             model.adopt(survivor, started, record.restarts)
             if survivor.exit is not None:
@@ -349,10 +364,14 @@ class Loop:
         if self._settings is not None:
             return {}
         going = {*RUNNING, ModelState.BACKOFF}
+        records = {name: self._inherited[name] for name, model in self._models.items() if model.state in going}
+        left = [survivor for survivor in self._survivors or () if survivor.exit is None and survivor.asked is None]
+        records |= {survivor.model: Record.read(survivor.record) for survivor in left}
+        entries = {model.name: model for model in settings.models}
         return {
-            model.name: self._inherited[model.name].essence == essence(settings, model)
-            for model in settings.models
-            if model.name in self._models and self._models[model.name].state in going
+            name: record.essence == essence(settings, entries[name])
+            for name, record in records.items()
+            if name in entries
         }
 
     def _take_over(self, settings: HubSettings) -> None:
@@ -409,7 +428,8 @@ class Loop:
         launch = prepare(model, host=host, port=port, directory=self._settings.directory)
         log = logs.log_file(self._settings.log_path, name)
         begin = logs.size(log)
-        record = Record(model.group, host, port, launch.mlx_model, restarts, essence(self._settings, model))
+        known = essence(self._settings, model)
+        record = Record(model.group, host, port, launch.mlx_model, restarts, known, model.stop_timeout)
         order = Order(name, run_id, launch, log, self._settings.log_rotation, model.stop_timeout, record.written())
         process = self._processes.start(order, _Listener(self._tell, name, run_id))
         return self._started(process, record, log, begin, self._admission.note(name))

@@ -54,11 +54,13 @@ class Run:
         sick_since = self.watch.unhealthy_since
         return (self.world.clock() if sick_since is None else sick_since) - self.watch.ready_since
 
-    def begin(self, health: HealthSettings) -> None:
+    def begin(self, health: HealthSettings, *, adopted: bool) -> None:
         """Begin to ask it."""
         self.ask_later(FIRST_PROBE)
         if self.watch.ready_since is None:
-            self._allow_time(health.startup_timeout)
+            # While there was no hub nobody asked: an adopted one is not late before it could answer.
+            least = self.uptime + FIRST_PROBE + health.timeout if adopted else 0.0
+            self._allow_time(max(health.startup_timeout, least))
 
     def ask(self, model: ModelSettings, health: HealthSettings) -> None:
         """Ask it, unless it still owes an answer."""

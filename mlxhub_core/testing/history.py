@@ -79,7 +79,8 @@ class _History:
 
     def _add_step(self, recorded: Recorded) -> None:
         run = recorded.event.run_id
-        if self.phase == _NONE and not self.runs and recorded.hook in ("model_stopped", "model_failed"):
+        is_end = recorded.hook in ("model_stopped", "model_failed")
+        if is_end and self.run is None and run not in self.runs:
             self.runs.add(run)  # It ended while no hub was there to see it.
             self.end = recorded
             return
