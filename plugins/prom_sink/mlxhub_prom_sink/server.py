@@ -164,7 +164,6 @@ class _Http(ThreadingMixIn, WSGIServer):
 
 
 class _Request(WSGIRequestHandler):
-    timeout = CLIENT_TIMEOUT
     server: _Http
 
     def handle(self) -> None:
