@@ -34,7 +34,7 @@ def status(config: Path, as_json: bool) -> None:
     for sink in sinks:
         # No column: there is no room for one on a terminal of 80.
         if where := sink.get("where"):
-            click.echo(f"{sink['name']} is at {_printable(where)}")
+            click.echo(f"{sink['name']} is at {printable(where)}")
 
 
 def _table(sinks: list[dict[str, Any]]) -> Table:
