@@ -59,6 +59,7 @@ bench: $(VENV)/.installed ## figures, each beside a floor measured in the same r
 	$(BIN)/python bench/publish.py
 	$(BIN)/python bench/keeper.py
 	$(BIN)/python bench/statsd_sink.py
+	$(BIN)/python bench/prom_sink.py
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) mlxhub-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

@@ -48,7 +48,7 @@ def check_options(
     Args:
         sink: what will be called.
         given: the options as they stand in hub.yaml.
-        directory: where the relative paths of secrets begin.
+        directory: where relative paths begin.
 
     Returns:
         the keyword arguments to call it with, and what is wrong. With findings, the arguments are empty.
@@ -142,7 +142,21 @@ def _as_yaml_has_it(hint: Any) -> Any:
     if origin in (list, dict, tuple, set, frozenset):
         hint = origin[inside]
     kind = origin or hint
-    return Annotated[hint, Strict(False)] if isinstance(kind, type) and issubclass(kind, _SPELT_OTHERWISE) else hint
+    if not (isinstance(kind, type) and issubclass(kind, _SPELT_OTHERWISE)):
+        return hint
+    return (
+        Annotated[hint, Strict(False), AfterValidator(_found)]
+        if issubclass(kind, Path)
+        else Annotated[hint, Strict(False)]
+    )
+
+
+def _found(path: Path, info: ValidationInfo) -> Path:
+    """A path as hub.yaml means it: from its own directory, or from somebody's home."""
+    try:
+        return (info.context or Path()) / path.expanduser()
+    except RuntimeError:
+        raise refusal(f"the path {path} begins with a home that is not there") from None
 
 
 def _secret(value: Any, info: ValidationInfo) -> Secret:

@@ -147,7 +147,7 @@ def test_the_day_of_a_model_is_counted() -> None:
     labels = f"{MODEL},test"
     assert shown[f"model.started{{{labels}}}"] == 3
     assert shown[f"model.restarts{{{labels}}}"] == 1
-    assert shown[f"model.stopped{{{labels}}}"] == 1
+    assert shown[f"model.stopped{{{labels}}}"] == 2
     assert shown[f"model.failed{{{labels},-9}}"] == shown[f"model.failed{{{labels},3}}"] == 1
     assert shown[f"model.last_exit_code{{{labels}}}"] == 0
     duration = shown[f"model.start.duration{{{labels}}}"]

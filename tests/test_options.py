@@ -97,7 +97,7 @@ def test_what_is_written_is_passed_and_what_is_not_is_left_to_the_sinks_own_defa
         ("style", "datadog", Flavor.DATADOG),
         ("buckets", [1, 2.5], (1.0, 2.5)),
         ("only", ["model_failed"], {"model_failed"}),
-        ("files", ["a", "b"], [Path("a"), Path("b")]),
+        ("files", ["a", "/b"], [Path("/where/hub.yaml/is/a"), Path("/b")]),
     ],
     ids=str,
 )

@@ -32,6 +32,7 @@ _COMMANDS = {
     "schema": "Print the JSON schema of hub.yaml, for editors.",
     "sinks": "See and try the sinks: list, describe, check, test, status.",
     "logs": "Rotate the logs of models.",
+    "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",
 }
 

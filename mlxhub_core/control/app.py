@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlxhub_core.control import INVALID_CONFIG
 from mlxhub_core.errors import ConfigError, GroupFullError, HubError, HubStateError, UnknownModelError
 from mlxhub_core.observability import SinkStats
 from mlxhub_core.states import ModelStatus
+from mlxhub_core.targets import targets_of
 
 if TYPE_CHECKING:
     from mlxhub_core.supervisor import Plan, ReloadResult
@@ -89,6 +91,10 @@ def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
     async def sinks(_request: Request) -> JSONResponse:
         return _Json({"sinks": [asdict(stats) for stats in hub.sink_stats()]})
 
+    async def discovery(_request: Request) -> JSONResponse:
+        found = [(stats.name, stats.where) for stats in hub.sink_stats()]
+        return _Json(targets_of(found, config, socket.gethostname()))
+
     async def shutdown(request: Request) -> JSONResponse:
         stop(request.query_params.get("keep_models") == "true")
         return _Json({"status": "stopping"}, 202)
@@ -119,6 +125,7 @@ def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
         Route("/health", health),
         Route("/hub/status", status),
         Route("/hub/sinks", sinks),
+        Route("/hub/sd", discovery),
         Route("/hub/shutdown", shutdown, methods=["POST"]),
         Route("/hub/reload", reload, methods=["POST"]),
         Route("/hub/models/{name}/{action:path}", act, methods=["POST"]),

@@ -11,6 +11,7 @@ _COMMANDS = {
     "describe": "What a sink does and which options it takes.",
     "check": "Say what is wrong with the sinks of a hub.yaml.",
     "test": "Send a sink events of a model that does not exist.",
+    "export": "Write the alerts, rules and dashboards that a sink brings.",
     "status": "What became of the events, in the hub that runs.",
 }
 

@@ -31,6 +31,10 @@ def status(config: Path, as_json: bool) -> None:
     from rich.console import Console
 
     Console().print(_table(sinks))
+    for sink in sinks:
+        # No column: there is no room for one on a terminal of 80.
+        if where := sink.get("where"):
+            click.echo(f"{sink['name']} is at {printable(where)}")
 
 
 def _table(sinks: list[dict[str, Any]]) -> Table:

@@ -1,95 +1,109 @@
-"""From the table to metric families, anew for each scrape: so nothing stays behind of a model that is gone."""
+"""From samples to metric families, anew for each scrape: so nothing stays behind of a model that is gone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from mlxhub_core import ModelState, ModelStatus
+from mlxhub_core.metrics import CATALOGUE, Histogram, Kind, Metric, MetricSink, Sample, prometheus_name
 
-from .table import Counts, Snapshot, Table
-
-LABELS = ("model", "group")
-
-_COUNTERS: tuple[tuple[str, str, Callable[[Counts], int]], ...] = (
-    ("started", "Starts of the model's process.", lambda counts: counts.started),
-    ("stopped", "Ends of the model's process that were asked for, or had exit code 0.", lambda counts: counts.stopped),
-    ("restarts", "Starts of the model's process that nobody but the hub asked for.", lambda counts: counts.restarts),
+ERRORS = Metric(
+    "exposition.errors",
+    Kind.COUNTER,
+    (),
+    "Scrapes that were answered with what the last good one had.",
+    "{error}",
 )
-_FLAGS: tuple[tuple[str, str, Callable[[ModelStatus], bool]], ...] = (
-    ("ready", "Whether the model answers.", lambda status: status.state is ModelState.READY),
-    ("up", "Whether the model has a process.", lambda status: status.pid is not None),
-)
+"""What the exposition says of itself, beside the catalogue."""
+
+_SUFFIXES = {Kind.COUNTER: "_total", Kind.INFO: "_info"}
+"""What the library adds to a name by itself."""
 
 
 class HubCollector(Collector):
-    """Shows a table to a registry."""
+    """Shows the samples of a sink to a registry. Never raises: that would cost the whole scrape.
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    Args:
+        source: what to show.
+        namespace: what all names begin with.
+        created: whether counters say since when they count; only OpenMetrics has a place for that.
+    """
 
-    def collect(self) -> Iterator[Metric]:
+    def __init__(self, source: MetricSink, namespace: str, *, created: bool) -> None:
+        self._source = source
+        self._namespace = namespace
+        self._created = created
+        self._lock = threading.Lock()
+        self._errors = 0
+        self._last_good: list[Family] = []
+
+    def collect(self) -> Iterator[Family]:
         """The families with the samples of this moment."""
-        return _families(self._table.snapshot())
+        try:
+            shown = self._families(self._source.samples(), self._source.since)
+        except Exception:
+            with self._lock:
+                self._errors += 1
+                shown = self._last_good
+            logging.getLogger(__name__).exception("a bug in mlxhub-prom-sink; please report it with these lines")
+        else:
+            self._last_good = shown
+        yield from shown
+        yield CounterMetricFamily(self._name(ERRORS), ERRORS.help, value=self._errors, created=self._since())
 
-    def describe(self) -> Iterator[Metric]:
+    def describe(self) -> Iterator[Family]:
         """The families alone. The registry needs their names to answer `/metrics?name[]=…`."""
-        return _families(Snapshot())
+        yield from self._families((), None)
+        yield CounterMetricFamily(self._name(ERRORS), ERRORS.help)
+
+    def _since(self) -> float | None:
+        return self._source.since if self._created else None
+
+    def _families(self, samples: Iterable[Sample], since: float | None) -> list[Family]:
+        of: dict[str, list[Sample]] = {metric.stem: [] for metric in CATALOGUE}
+        for sample in samples:
+            of[sample.metric.stem].append(sample)
+        created = since if self._created else None
+        return [_family(metric, self._name(metric), of[metric.stem], created) for metric in CATALOGUE]
+
+    def _name(self, metric: Metric) -> str:
+        return prometheus_name(metric, self._namespace).removesuffix(_SUFFIXES.get(metric.kind, ""))
 
 
-def _families(shown: Snapshot) -> Iterator[Metric]:
-    yield _start_time(shown)
-    yield from _counters(shown)
-    yield _failures(shown)
-    yield from _flags(shown)
-    yield _states(shown)
-
-
-def _start_time(shown: Snapshot) -> Metric:
-    text = "When the hub began to tell this sink its events, in seconds since the epoch."
-    family = GaugeMetricFamily("mlxhub_start_time_seconds", text)
-    if shown.since is not None:
-        family.add_metric((), shown.since)
+def _family(metric: Metric, name: str, samples: Sequence[Sample], created: float | None) -> Family:
+    family: Family
+    match metric.kind:
+        case Kind.COUNTER:
+            family = counter = CounterMetricFamily(name, metric.help, labels=metric.labels)
+            for _, labels, value in samples:
+                # A series that is born at 1 looks to Prometheus as if nothing had happened, unless told since when.
+                counter.add_metric(labels, value, created=created)  # type: ignore[arg-type]
+        case Kind.GAUGE:
+            family = gauge = GaugeMetricFamily(name, metric.help, labels=metric.labels)
+            for _, labels, value in samples:
+                gauge.add_metric(labels, value)  # type: ignore[arg-type]
+        case Kind.INFO:
+            family = info = InfoMetricFamily(name, metric.help, labels=metric.labels)
+            for _, labels, _ in samples:
+                info.add_metric(labels, {})
+        case Kind.HISTOGRAM:
+            family = _histogram(metric, name, samples, created)
     return family
 
 
-def _counters(shown: Snapshot) -> Iterator[Metric]:
-    for name, text, count in _COUNTERS:
-        family = CounterMetricFamily(f"mlxhub_model_{name}", text, labels=LABELS)
-        for row in shown.rows:
-            family.add_metric(_labels(row.status), count(row.counts), created=shown.since)
-        yield family
-
-
-def _failures(shown: Snapshot) -> Metric:
-    text = "Ends of the model's process that nobody asked for, by exit code (negative: a signal; empty: it never ran)."
-    family = CounterMetricFamily("mlxhub_model_failed", text, labels=(*LABELS, "exit_code"))
-    for row in shown.rows:
-        for exit_code, count in row.counts.failed.items():
-            # A series that is born at 1 looks to Prometheus as if nothing had happened, unless it is told since when.
-            family.add_metric((*_labels(row.status), exit_code), count, created=shown.since)
+def _histogram(metric: Metric, name: str, samples: Sequence[Sample], created: float | None) -> Family:
+    family = HistogramMetricFamily(name, metric.help, labels=metric.labels)
+    bounds = [str(floatToGoString(bound)) for bound in (*metric.buckets, float("inf"))]  # type: ignore[no-untyped-call]
+    for _, labels, value in samples:
+        assert isinstance(value, Histogram)
+        family.add_metric(labels, list(zip(bounds, accumulate(value.counts), strict=True)), value.sum)
+        if created is not None:
+            family.add_sample(f"{name}_created", dict(zip(metric.labels, labels, strict=True)), created)
     return family
-
-
-def _flags(shown: Snapshot) -> Iterator[Metric]:
-    for name, text, holds in _FLAGS:
-        family = GaugeMetricFamily(f"mlxhub_model_{name}", text, labels=LABELS)
-        for row in shown.rows:
-            family.add_metric(_labels(row.status), holds(row.status))
-        yield family
-
-
-def _states(shown: Snapshot) -> Metric:
-    text = "The model's state: exactly one is 1."
-    family = GaugeMetricFamily("mlxhub_model_state", text, labels=(*LABELS, "state"))
-    for row in shown.rows:
-        for state in ModelState:
-            family.add_metric((*_labels(row.status), state.value), row.status.state is state)
-    return family
-
-
-def _labels(status: ModelStatus) -> tuple[str, str]:
-    # Never None, which would become the group "None".
-    return status.name, status.group or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -19,13 +20,14 @@ from typing import Any
 import pytest
 from mlxhub_prom_sink import PrometheusSink
 from mlxhub_prom_sink.server import parse_listen
-from mlxhub_prom_sink.table import MAX_EXIT_CODES, Table
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from mlxhub_core import ConfigError, HubEvent, HubInfo, HubManager, LaunchError, ModelState, ModelStatus, SinkStats
+from mlxhub_core import ConfigError, HubEvent, HubManager, LaunchError
+from mlxhub_core.metrics import START_DURATION_BUCKETS
 from mlxhub_core.testing import wait_until
+from mlxhub_core.testing.day import FakeHub
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 FOREVER = [*PYTHON, "import signal; signal.pause()"]
@@ -36,7 +38,8 @@ Series = dict[str, float]
 
 def fetch(url: str, **headers: str) -> str:
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:
-        return str(answer.read().decode())
+        body = answer.read()
+        return (gzip.decompress(body) if answer.headers["Content-Encoding"] == "gzip" else body).decode()
 
 
 def series(text: str) -> Series:
@@ -62,10 +65,10 @@ class Hub:
         self.listen = f"127.0.0.1:{free_port()}"
         self.manager = HubManager(self.path)
 
-    def load(self, *models: dict[str, Any]) -> HubManager:
+    def load(self, *models: dict[str, Any], **options: Any) -> HubManager:
         config = {
             "log_path": str(self.path.parent / "logs"),
-            "sinks": {"loguru": False, "prometheus": {"listen": self.listen}},
+            "sinks": {"loguru": False, "prometheus": {"listen": self.listen, **options}},
             "models": [{"restart": "never", **model} for model in models],
         }
         self.path.write_text(json.dumps(config))
@@ -101,21 +104,106 @@ def sink() -> Iterator[PrometheusSink]:
 
 def test_every_model_has_all_its_series_before_anything_happens(hub: Hub) -> None:
     before = time.time()
-    hub.load({"name": "qwen", "command": FOREVER}, {"name": "gemma", "command": FOREVER, "group": "big"})
+    hub.load(
+        {"name": "qwen", "command": FOREVER},
+        {"name": "gemma", "command": FOREVER, "group": "big", "model_path": "org/gemma"},
+        process_metrics=False,
+    )
     wait_until(lambda: len(hub.page()) > 1)
-    page = hub.page()
-    assert before <= page.pop("mlxhub_start_time_seconds{}") <= time.time()
-    created = {name: page.pop(name) for name in list(page) if "_created{" in name}
-    assert len(created) == 8
-    assert all(before <= value <= time.time() for value in created.values())
+    page = {name: value for name, value in hub.page().items() if name.startswith("mlxhub_model_")}
     wanted: Series = {}
-    for exit_code, group, model in (("", "", "qwen"), ("", "big", "gemma")):
-        labels = f"{group},{model}"
-        wanted |= {f"mlxhub_model_{name}_total{{{labels}}}": 0 for name in ("started", "stopped", "restarts")}
-        wanted[f"mlxhub_model_failed_total{{{exit_code},{labels}}}"] = 0
-        wanted |= {f"mlxhub_model_{name}{{{labels}}}": 0 for name in ("ready", "up")}
+    for labels, source in ((",qwen", ""), ("big,gemma", "org/gemma")):
+        counters = ("started", "stopped", "restarts", "health_checks", "health_checks_failed")
+        wanted |= {f"mlxhub_model_{name}_total{{{labels}}}": 0 for name in counters}
+        wanted[f"mlxhub_model_failed_total{{,{labels}}}"] = 0
+        gauges = ("ready", "up", "start_time_seconds", "last_failure_timestamp_seconds")
+        wanted |= {f"mlxhub_model_{name}{{{labels}}}": 0 for name in gauges}
         wanted |= {f"mlxhub_model_state{{{labels},{state}}}": state == "stopped" for state in STATES}
+        group, model = labels.split(",")
+        duration = "mlxhub_model_start_duration_seconds"
+        bounds = [*map(str, START_DURATION_BUCKETS), "+Inf"]
+        wanted |= {f"{duration}_bucket{{{group},{bound},{model}}}": 0 for bound in bounds}
+        wanted |= {f"{duration}_{what}{{{labels}}}": 0 for what in ("count", "sum")}
+        wanted[f"mlxhub_model_info{{command,{labels},,{source}}}"] = 1
     assert page == wanted
+    assert before - 10 <= hub.page()["mlxhub_start_time_seconds{}"] <= time.time()
+    assert hub.page()["mlxhub_config_last_reload_successful{}"] == 1
+
+
+def test_it_says_what_became_of_its_own_events_and_whose_it_is(hub: Hub) -> None:
+    hub.load({"name": "qwen", "command": FOREVER})
+    wait_until(lambda: hub.page().get("mlxhub_sink_up{prometheus}") == 1)
+    page = hub.page()
+    assert page["mlxhub_sink_events_total{prometheus}"] >= 1
+    assert page["mlxhub_sink_queue_capacity{prometheus}"] == 1024
+    assert page["mlxhub_sink_info{mlxhub-prom-sink,prometheus,0.1.0}"] == 1
+
+
+def test_its_real_port_is_in_the_status_of_the_sinks(hub: Hub) -> None:
+    hub.listen = "127.0.0.1:0"
+    manager = hub.load({"name": "qwen", "command": FOREVER})
+    wait_until(lambda: manager.sink_stats()[0].open)
+    where = manager.sink_stats()[0].where
+    assert where is not None
+    assert "mlxhub_model_up" in fetch(where)
+
+
+def test_the_namespace_of_the_seed_gives_the_seeds_own_names(hub: Hub) -> None:
+    manager = hub.load({"name": "qwen", "command": [*PYTHON, "raise SystemExit(3)"], "group": "g"}, namespace="hub")
+    manager.start_model("qwen")
+    wait_until(lambda: hub.page().get("hub_model_failed_total{3,g,qwen}") == 1)
+    assert hub.page()["hub_model_started_total{g,qwen}"] == 1
+    assert "hub_model_stopped_total{g,qwen}" in hub.page()
+    assert not any(name.startswith("mlxhub") for name in hub.page())
+
+
+def test_processes_are_measured_meanwhile(hub: Hub) -> None:
+    manager = hub.load({"name": "qwen", "command": [*PYTHON, "while True: pass"]}, process_interval=0.1)
+    manager.start_model("qwen")
+    wait_until(lambda: hub.page().get("mlxhub_model_process_cpu_seconds_total{,qwen}", 0) > 0)
+    page = hub.page()
+    assert page["mlxhub_model_process_resident_memory_bytes{,qwen}"] > 1e6
+    assert page["mlxhub_model_process_threads{,qwen}"] >= 1
+    assert page["mlxhub_model_process_open_fds{,qwen}"] >= 3
+    manager.stop_model("qwen")
+    wait_until(lambda: hub.page()["mlxhub_model_process_resident_memory_bytes{,qwen}"] == 0)
+
+
+def test_a_model_that_outlived_its_hub_is_shown_as_it_is(tmp_path: Path) -> None:
+    first = Hub(tmp_path)
+    with first.manager as manager:
+        manager_of_first = first.load({"name": "qwen", "command": FOREVER})
+        manager_of_first.start_model("qwen")
+        first.shows(started_total=1)
+        before = first.page()["mlxhub_model_start_time_seconds{,qwen}"]
+        manager.shutdown(keep_models=True)
+    second = Hub(tmp_path)
+    with second.manager:
+        second.load({"name": "qwen", "command": FOREVER})
+        second.shows(up=1, ready=1, started_total=0)
+        assert second.page()["mlxhub_model_start_time_seconds{,qwen}"] == pytest.approx(before, abs=0.5)
+        second.manager.stop_model("qwen")
+        second.shows(up=0, stopped_total=1, start_time_seconds=0)
+
+
+def test_after_a_reload_that_changes_the_sink_the_states_are_right_at_once(hub: Hub) -> None:
+    manager = hub.load({"name": "qwen", "command": FOREVER})
+    manager.start_model("qwen")
+    hub.shows(up=1, started_total=1)
+    hub.load({"name": "qwen", "command": FOREVER}, process_interval=4)
+    hub.shows(up=1, ready=1, started_total=0)
+
+
+def test_a_hub_yaml_that_cannot_be_used_shows(hub: Hub) -> None:
+    hub.load({"name": "qwen", "command": FOREVER})
+    wait_until(lambda: hub.page().get("mlxhub_config_last_reload_successful{}") == 1)
+    at = hub.page()["mlxhub_config_last_reload_success_timestamp_seconds{}"]
+    hub.path.write_text("models: 7\n")
+    with pytest.raises(ConfigError):
+        hub.manager.reload()
+    page = hub.page()
+    assert page["mlxhub_config_last_reload_successful{}"] == 0
+    assert page["mlxhub_config_last_reload_success_timestamp_seconds{}"] == at > time.time() - 60
 
 
 def test_the_page_follows_the_life_of_a_model(hub: Hub) -> None:
@@ -151,7 +239,10 @@ def test_a_crash_is_counted_by_its_exit_code_and_a_signal_is_negative(hub: Hub) 
     os.kill(pid, signal.SIGKILL)
     wanted = {"mlxhub_model_failed_total{3,,bad}": 1.0, "mlxhub_model_failed_total{-9,,qwen}": 1.0}
     wait_until(lambda: wanted.items() <= hub.page().items())
-    assert hub.page()["mlxhub_model_stopped_total{,qwen}"] == 0
+    page = hub.page()
+    assert page["mlxhub_model_stopped_total{,qwen}"] == 0
+    assert (page["mlxhub_model_last_exit_code{,qwen}"], page["mlxhub_model_last_exit_code{,bad}"]) == (-9, 3)
+    assert page["mlxhub_model_last_failure_timestamp_seconds{,qwen}"] > time.time() - 60
 
 
 def test_a_model_that_could_not_be_started_failed_with_an_empty_exit_code(hub: Hub) -> None:
@@ -202,7 +293,7 @@ def test_a_listen_that_cannot_be_is_a_mistake_in_hub_yaml(hub: Hub) -> None:
     ("text", "address"),
     [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("localhost:0", ("localhost", 0)), ("[::1]:80", ("::1", 80))],
 )
-def test_listen_is_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
+def test_listen_is_parsed(text: str, address: tuple[str, int]) -> None:
     assert parse_listen(text) == address
 
 
@@ -215,10 +306,9 @@ def test_anything_else_is_refused(text: str) -> None:
 def test_the_port_is_free_again_at_once() -> None:
     first = PrometheusSink(f"127.0.0.1:{free_port()}")
     first.open()
-    url = str(first.url)
+    url = str(first.where)
     fetch(url)
     first.close()
-    assert first.url is None
     second = PrometheusSink(url.split("/")[2])
     second.open()
     fetch(url)
@@ -237,8 +327,8 @@ def test_it_can_be_closed_before_it_was_opened_and_twice() -> None:
 def test_it_listens_on_ipv6() -> None:
     sink = PrometheusSink("[::1]:0")
     sink.open()
-    assert str(sink.url).startswith("http://[::1]:")
-    assert "mlxhub_model_up" in fetch(str(sink.url))
+    assert str(sink.where).startswith("http://[::1]:")
+    assert "mlxhub_model_up" in fetch(str(sink.where))
     sink.close()
 
 
@@ -250,7 +340,7 @@ def test_a_name_that_no_host_can_have_is_an_os_error() -> None:
 def test_only_metrics_is_there_and_nothing_is_written_to_stderr(
     sink: PrometheusSink, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    base = str(sink.url).removesuffix("/metrics")
+    base = str(sink.where).removesuffix("/metrics")
     assert "/metrics" in fetch(f"{base}/")
     assert "mlxhub_model_up" in fetch(f"{base}/metrics")
     for path in ("/nope", "/metrics/", "/favicon.ico"):
@@ -263,45 +353,72 @@ def test_only_metrics_is_there_and_nothing_is_written_to_stderr(
 def test_a_client_that_is_silent_or_hangs_up_disturbs_nobody(
     sink: PrometheusSink, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    host, port = str(sink.url).split("/")[2].split(":")
+    host, port = str(sink.where).split("/")[2].split(":")
     with socket.create_connection((host, int(port))):
-        assert "mlxhub_model_up" in fetch(str(sink.url))
+        assert "mlxhub_model_up" in fetch(str(sink.where))
         with socket.create_connection((host, int(port))) as rude:
             # Closed like this, the connection is reset in the middle of the request.
             rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             rude.sendall(b"GET /metrics HT")
-        assert "mlxhub_model_up" in fetch(str(sink.url))
+        assert "mlxhub_model_up" in fetch(str(sink.where))
     wait_until(lambda: not [thread for thread in threading.enumerate() if "process_request" in thread.name])
     assert capfd.readouterr().err == ""
 
 
-class OneModel:
-    """A hub as far as a sink sees it, for what cannot be had from a real one in a test's time."""
-
-    def status(self) -> list[ModelStatus]:
-        return [ModelStatus("qwen", ModelState.STOPPED, None, "")]
-
-    def sink_stats(self) -> list[SinkStats]:
-        return []
-
-    def info(self) -> HubInfo:
-        return HubInfo("0", "3", None, 0, "hub.yaml", 0.0)
-
-
 def test_openmetrics_is_valid_and_says_since_when_each_counter_counts(sink: PrometheusSink) -> None:
-    sink.hub_started(hub=OneModel(), event=HubEvent(seq=0, id="0", time=1234.5))
-    text = fetch(str(sink.url), Accept="application/openmetrics-text; version=1.0.0")
+    sink.hub_started(hub=FakeHub(), event=HubEvent(seq=0, id="0", time=1234.5))
+    text = fetch(str(sink.where), Accept="application/openmetrics-text; version=1.0.0")
     families = {family.name: family for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
     samples = families["mlxhub_model_failed"].samples
     assert [(sample.name, sample.value) for sample in samples] == [
         ("mlxhub_model_failed_total", 0),
         ("mlxhub_model_failed_created", 1234.5),
     ]
+    assert families["mlxhub_model_start_duration_seconds"].samples[-1].value == 1234.5
+    assert "_created" not in fetch(str(sink.where)), "the text format has no place for it"
+
+
+def test_it_is_packed_for_those_who_ask_for_that(sink: PrometheusSink) -> None:
+    plain = fetch(str(sink.where))
+    request = urllib.request.Request(str(sink.where), headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert gzip.decompress(answer.read()).decode() == plain
 
 
 def test_a_scrape_may_ask_for_some_metrics_only(sink: PrometheusSink) -> None:
-    sink.hub_started(hub=OneModel(), event=HubEvent(seq=0, id="0", time=1.0))
-    assert series(fetch(f"{sink.url}?name[]=mlxhub_model_up")) == {"mlxhub_model_up{,qwen}": 0}
+    sink.hub_started(hub=FakeHub(), event=HubEvent(seq=0, id="0", time=1.0))
+    assert series(fetch(f"{sink.where}?name[]=mlxhub_model_up")) == {"mlxhub_model_up{test,mlxhub-test}": 0}
+
+
+def test_a_scrape_in_which_something_goes_wrong_shows_what_the_last_had(sink: PrometheusSink) -> None:
+    class Breakable(FakeHub):
+        broken = False
+
+        def status(self) -> Any:
+            return 1 / 0 if self.broken else super().status()
+
+    hub = Breakable()
+    sink.hub_started(hub=hub, event=HubEvent(seq=0, id="0", time=1.0))
+    good = series(fetch(str(sink.where)))
+    assert good.pop("mlxhub_exposition_errors_total{}") == 0
+    hub.broken = True
+    bad = series(fetch(str(sink.where)))
+    assert bad.pop("mlxhub_exposition_errors_total{}") == 1
+    assert bad == good
+
+
+def test_two_hubs_in_one_process_do_not_meet(tmp_path: Path) -> None:
+    hubs = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        hubs.append(Hub(tmp_path / name))
+    with hubs[0].manager, hubs[1].manager:
+        hubs[0].load({"name": "qwen", "command": FOREVER})
+        hubs[1].load({"name": "gemma", "command": FOREVER})
+        wait_until(lambda: all(len(hub.page()) > 1 for hub in hubs))
+        models = [{name for name in hub.page() if name.startswith("mlxhub_model_up")} for hub in hubs]
+        assert models == [{"mlxhub_model_up{,qwen}"}, {"mlxhub_model_up{,gemma}"}]
 
 
 @pytest.mark.usefixtures("sink")
@@ -309,29 +426,50 @@ def test_the_registry_of_the_program_around_the_hub_is_left_alone() -> None:
     assert not [family.name for family in REGISTRY.collect() if family.name.startswith("mlxhub")]
 
 
-def test_a_model_has_so_many_exit_codes_and_then_others() -> None:
-    table = Table()
-    table.begin(OneModel(), since=0.0)
-    for code in range(1, MAX_EXIT_CODES + 11):
-        table.fail("qwen", code)
-    table.fail("qwen", 1)
-    failed = dict(table.snapshot().rows[0].counts.failed)
-    assert failed.pop("other") == 10
-    assert failed == {"": 0, "1": 2, **{str(code): 1 for code in range(2, MAX_EXIT_CODES + 1)}}
-
-
-def test_a_snapshot_does_not_change_when_the_counting_goes_on() -> None:
-    table = Table()
-    table.begin(OneModel(), since=0.0)
-    table.fail("qwen", 1)
-    before = table.snapshot()
-    table.fail("qwen", 1)
-    table.start("qwen", again=True)
-    table.stop("qwen")
-    assert before.rows[0].counts.failed == {"": 0, "1": 1}
-    assert (before.rows[0].counts.started, before.rows[0].counts.stopped) == (0, 0)
-
-
 def test_the_prometheus_library_is_not_imported_with_the_sink() -> None:
     code = "import sys, mlxhub_prom_sink as p; p.PrometheusSink(); sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=20).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"namespace": "a-b"}, "namespace must be letters"),
+        ({"namespace": ""}, "namespace must be letters"),
+        ({"namespace": "ä"}, "namespace must be letters"),
+        ({"textfile": "metrics.txt"}, r"textfile must end in \.prom"),
+        ({"tls": {"cert": "c.pem"}}, "tls.key: is required"),
+        ({"process_interval": 0}, "must be at least 0.1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_a_mistake_in_hub_yaml(hub: Hub, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"hub\.yaml:1:\d+.*{message}"):
+        hub.load({"name": "qwen", "command": FOREVER}, **options)
+
+
+# A file instead of a port.
+
+
+def test_a_textfile_takes_the_place_of_the_port_and_is_gone_with_the_sink(tmp_path: Path) -> None:
+    path = tmp_path / "mlxhub.prom"
+    sink = PrometheusSink(textfile=path, textfile_interval=0.1)
+    assert sink.where == str(path)
+    sink.open()
+    assert not [thread for thread in threading.enumerate() if thread.name == "prom-http"]
+    sink.hub_started(hub=FakeHub(), event=HubEvent(seq=0, id="0", time=1.0))
+    wait_until(lambda: "mlxhub_model_up{test,mlxhub-test}" in series(path.read_text()))
+    sink.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_textfile_that_cannot_be_written_is_an_os_error_that_names_it(tmp_path: Path) -> None:
+    sink = PrometheusSink(textfile=tmp_path / "gone" / "mlxhub.prom")
+    with pytest.raises(OSError, match=r"textfile: .*mlxhub\.prom cannot be written \(No such file"):
+        sink.open()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prom-")]
+
+
+def test_a_relative_textfile_is_beside_hub_yaml(hub: Hub) -> None:
+    hub.load({"name": "qwen", "command": FOREVER}, textfile="mlxhub.prom")
+    wait_until(lambda: (hub.path.parent / "mlxhub.prom").exists())
