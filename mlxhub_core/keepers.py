@@ -476,7 +476,8 @@ def _meet(place: Path) -> tuple[_Connection, dict[str, Any]] | None:
                 return None
             if time.monotonic() > deadline:
                 raise
-            os.kill(_keeper_of(place), signal.SIGUSR1)  # Have it make another socket.
+            with contextlib.suppress(ProcessLookupError):  # It has just ended.
+                os.kill(_keeper_of(place), signal.SIGUSR1)  # Have it make another socket.
             time.sleep(POLL)
 
 

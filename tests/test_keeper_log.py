@@ -6,6 +6,7 @@ import gzip
 import os
 import queue
 import resource
+import signal
 import stat
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,13 +138,11 @@ def test_a_named_pipe_is_refused_at_once_as_it_could_make_the_model_wait(
     path.parent.mkdir()
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if is_read else None
-    lowest = os.dup(0)
-    os.close(lowest)
+    before = psutil.Process().num_fds()
     error = at_once(opened)
     assert isinstance(error, OSError)
     assert (error.filename, error.strerror) == (str(path), "no file that a log could be written to; remove it")
-    assert os.dup(0) == lowest, "and nothing of it stays open"
-    os.close(lowest)
+    assert psutil.Process().num_fds() == before, "and nothing of it stays open"
     if reader is not None:
         os.close(reader)
 
@@ -195,19 +195,20 @@ REQUEST = None
 pieces = st.one_of(
     st.just(REQUEST),
     st.binary(max_size=60),
-    st.lists(st.sampled_from([b"a", b"bcd", b"\n"]), max_size=40).map(b"".join),
+    st.lists(st.sampled_from([b"a", b"bcd", b"\n"]), max_size=20).map(b"".join),
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(pieces, max_size=10), st.integers(10, 60), st.integers(0, 30))
+@given(st.lists(pieces, max_size=8), st.integers(20, 60), st.integers(0, 30))
 def test_all_bytes_are_in_order_over_all_files_and_only_an_endless_line_is_torn(
     said: list[bytes | None], limit: int, longest: int
 ) -> None:
     before, logfile.LONGEST_LINE = logfile.LONGEST_LINE, longest
     try:
         with tempfile.TemporaryDirectory() as directory:
-            written = Written(Path(directory, "a.log"), limit, backups=150)
+            # Two neighbours are longer than the limit together, so there are not more than that.
+            written = Written(Path(directory, "a.log"), limit, backups=60)
             torn_on_request = set()
             whole = b""
             for piece in said:
@@ -352,6 +353,28 @@ def test_leftovers_of_a_keeper_that_was_killed_are_compressed_by_the_next_one(op
     assert killed.log._compression is not None
     killed.log._compression._process.wait()
     assert again.files() == {"": b"", ".1.gz": b"x" * 5_000_000 + b"\n", ".2.gz": b"older\n"}
+
+
+def test_what_another_keeper_has_half_compressed_is_taken_for_nobodys_result(opened: Open) -> None:
+    former, latter = opened(compress=True), opened(compress=True)
+    former.write(b"one\n")
+    former.log.rotate()
+    latter.log.compress()
+    assert latter.log._compression is not None
+    latter.log._compression._process.send_signal(signal.SIGSTOP)
+    former.compressed()
+    latter.log.end()
+    assert latter.files() == {"": b"", ".1.gz": b"one\n"}, "not the empty file of the one that was held up"
+
+
+def test_compressing_costs_no_descriptor(opened: Open) -> None:
+    written = opened(compress=True)
+    before = psutil.Process().num_fds()
+    for _ in range(2):
+        written.write(b"one\n")
+        written.log.rotate()
+        written.compressed()
+    assert psutil.Process().num_fds() == before
 
 
 def test_at_the_end_nothing_half_done_is_left(opened: Open) -> None:

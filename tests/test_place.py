@@ -23,6 +23,7 @@ from mlxhub_core.keepers import STEM, Keepers
 from mlxhub_core.launch import Launch
 from mlxhub_core.place import LOG_LOCK, LONGEST, NAMES, Place, held, held_logs, is_held, make_private, place_of
 from mlxhub_core.process import Exit, Order
+from mlxhub_core.testing import wait_until
 
 HOLD = "import sys\nfrom mlxhub_core.place import held, place_of\nwith held(place_of(sys.argv[1])): print('held', flush=True); input()"
 
@@ -104,6 +105,7 @@ def test_even_the_longest_name_has_a_socket_that_works_everywhere_in_the_deepest
             keepers = Keepers(place.runs, "test", pytest.fail)
             launch = Launch(("sleep", "600"), dict(os.environ), home)
             process = keepers.start(Order("x" * 64, run_id, launch, home / "a.log"), listener)
+            wait_until(lambda: any(place.runs.glob("*.sock")))
             paths = [len(os.fsencode(file)) for file in place.runs.glob("*.sock")]
             process.kill()
             keepers.forget(run_id)

@@ -3,6 +3,7 @@
 * `RecordingSink` keeps every event and lets a test wait for one.
 * `wait_until` waits for what no event announces.
 * `FakeClock` is a clock that stands still until it is told otherwise.
+* `SinkConformance` is a class of tests to subclass, which every sink should pass. It alone needs pytest.
 * `fake_server` is a model server that misbehaves on demand; `tiny_model` writes a real MLX model of 26 KB.
 """
 
@@ -12,13 +13,25 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlxhub_core.events import HubEvent
 from mlxhub_core.hookspecs import HOOKS
 
+if TYPE_CHECKING:
+    from mlxhub_core.testing.conformance import SinkConformance as SinkConformance
+
 FAKE_SERVER = __file__.replace("__init__.py", "fake_server.py")
 """The path of the fake server, to run as ``python -I -S FAKE_SERVER --port N``."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "SinkConformance":
+        # Only when asked for: it imports pytest, which users of a hub do not have.
+        from mlxhub_core.testing.conformance import SinkConformance
+
+        return SinkConformance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, slots=True)
