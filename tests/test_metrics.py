@@ -220,7 +220,8 @@ def test_a_model_has_so_many_exit_codes_and_then_others() -> None:
 
 
 def test_readers_and_the_sink_do_not_disturb_each_other() -> None:
-    sink = sink_of(Hub(ModelStatus("qwen", ModelState.FAILED, None, "")))
+    names = [f"m{number}" for number in range(30)]
+    sink = sink_of(Hub(*(ModelStatus(name, ModelState.FAILED, None, "") for name in names)))
     done = threading.Event()
     errors: list[Exception] = []
 
@@ -232,16 +233,22 @@ def test_readers_and_the_sink_do_not_disturb_each_other() -> None:
             errors.append(error)
 
     readers = [threading.Thread(target=read) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    for code in range(2000):
-        sink.model_failed(QWEN, exit_code=code % 7)
-    done.set()
-    for reader in readers:
-        reader.join()
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for reader in readers:
+            reader.start()
+        for code in range(MAX_EXIT_CODES):
+            for name in names:
+                sink.model_failed(HubModelContext(name, None, ""), exit_code=code)
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+        sys.setswitchinterval(usual)
     assert errors == []
     counts = [sample.value for sample in sink.samples() if sample.metric.stem == "model.failed"]
-    assert sum(count for count in counts if not isinstance(count, Histogram)) == 2000
+    assert sum(count for count in counts if not isinstance(count, Histogram)) == MAX_EXIT_CODES * len(names)
 
 
 # What the processes of models use.
@@ -277,7 +284,10 @@ def test_time_of_computing_only_grows_though_processes_end(parent: psutil.Popen)
     meter = UsageMeter()
     (child,) = parent.children()
     wait_until(lambda: child.cpu_times().user >= 0.1)
+    measured(meter, parent.pid)
     _, before, _, _ = measured(meter, parent.pid)
+    really = sum(sum(process.cpu_times()[:2]) for process in (parent, child))
+    assert really - 0.5 <= before <= really, "what was counted once does not count again"
     child.kill()
     wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE)
     _, after, _, threads = measured(meter, parent.pid)
@@ -330,15 +340,21 @@ def test_where_a_sink_is_and_whose_it_is_shows_in_its_statistics(tmp_path: Path)
         assert (loguru.where, loguru.plugin, loguru.version) == (None, "mlxhub-core", "0.1.0")
 
 
-def test_health_checks_are_counted_once_it_is_ready(tmp_path: Path) -> None:
-    command = [sys.executable, "-I", "-S", FAKE_SERVER, "--port", "{port}", "--load-seconds", "0.3"]
-    health = {"interval": 0.1, "timeout": 1}
+@pytest.mark.parametrize(
+    ("fault", "failed"),
+    [(["--load-seconds", "0.5", "--unready-status", "503"], False), (["--zombie-after", "0.5"], True)],
+)
+def test_health_checks_are_counted_once_it_is_ready(tmp_path: Path, fault: list[str], failed: bool) -> None:
+    command = [sys.executable, "-I", "-S", FAKE_SERVER, "--port", "{port}", *fault]
+    health = {"interval": 0.1, "timeout": 1, "failures": 1000}
     text = {"log_path": "logs", "models": [{"name": "a", "command": command, "health": health, "default": True}]}
     (tmp_path / "hub.yaml").write_text(json.dumps(text))
     with HubManager(tmp_path / "hub.yaml") as hub:
         hub.reload()
         wait_until(lambda: hub.get_status()[0].health_checks >= 2)
-        assert hub.get_status()[0].health_checks_failed == 0, "those before it was ready do not count"
+        wait_until(lambda: (hub.get_status()[0].health_checks_failed > 0) is failed)
+        (model,) = hub.get_status()
+        assert model.health_checks > model.health_checks_failed, "those before it was ready do not count"
 
 
 def test_who_shows_metrics_loads_nothing_heavy_for_it() -> None:

@@ -97,9 +97,11 @@ def test_hubs_that_run_say_their_real_port_and_others_are_listed_as_hub_yaml_has
         wait_until(lambda: hub.sink_stats()[0].open)
         control = ControlServer(hub, place_of(running), lambda _keep: None)
         control.start()
+        status = mlxhub("sinks", "status", "-c", running)
         done = mlxhub("sd", "-c", running, "-c", down, "-c", unknown, "--label", "site=berlin")
         control.close()
         where = str(hub.sink_stats()[0].where)
+    assert status.stdout.splitlines()[-1] == f"prometheus is at {where}"
     assert (done.returncode, done.stderr) == (0, "")
     targets = json.loads(done.stdout)
     assert addresses(targets) == [where.split("/")[2], "127.0.0.1:4711"]

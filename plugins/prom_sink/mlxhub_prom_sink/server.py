@@ -118,7 +118,6 @@ class _Http(ThreadingMixIn, WSGIServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """On the connection's own thread."""
-        request.settimeout(CLIENT_TIMEOUT)
         if self._tls is None:
             super().finish_request(request, client_address)
             return

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlxhub_prom_sink import PrometheusSink
+from mlxhub_prom_sink import PrometheusSink, Tls
 from mlxhub_prom_sink.server import parse_listen
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -408,6 +408,20 @@ def test_a_scrape_in_which_something_goes_wrong_shows_what_the_last_had(sink: Pr
     assert bad == good
 
 
+def test_a_bucket_counts_all_that_took_no_longer(sink: PrometheusSink) -> None:
+    hub = FakeHub()
+    sink.hub_started(hub=hub, event=HubEvent(seq=0, id="0", time=1.0))
+    for seconds in (3.0, 0.1, 700.0):
+        sink.model_ready(hub.ctx, startup_seconds=seconds)
+    page = series(fetch(str(sink.where)))
+    name = "mlxhub_model_start_duration_seconds"
+    counts = {
+        bound: page[f"{name}_bucket{{test,{bound},mlxhub-test}}"] for bound in ("0.5", "2.5", "5.0", "600.0", "+Inf")
+    }
+    assert counts == {"0.5": 1, "2.5": 1, "5.0": 2, "600.0": 2, "+Inf": 3}
+    assert (page[f"{name}_count{{test,mlxhub-test}}"], page[f"{name}_sum{{test,mlxhub-test}}"]) == (3, 703.1)
+
+
 def test_two_hubs_in_one_process_do_not_meet(tmp_path: Path) -> None:
     hubs = []
     for name in ("one", "other"):
@@ -449,6 +463,11 @@ def test_what_cannot_be_is_a_mistake_in_hub_yaml(hub: Hub, options: dict[str, An
 
 
 # A file instead of a port.
+
+
+def test_https_for_a_file_is_refused() -> None:
+    with pytest.raises(ValueError, match="tls is for a port"):
+        PrometheusSink(textfile=Path("a.prom"), tls=Tls(Path("c.pem"), Path("k.pem")))
 
 
 def test_a_textfile_takes_the_place_of_the_port_and_is_gone_with_the_sink(tmp_path: Path) -> None:

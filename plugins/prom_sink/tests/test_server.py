@@ -11,13 +11,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 from mlxhub_prom_sink import PrometheusSink, Tls, server
+from mlxhub_prom_sink.tls import TlsContext
 
 from mlxhub_core import HubManager
 from mlxhub_core.testing import wait_until
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 MOMENT = 2.0
 """Seconds that a scrape may take beside clients who would each hold up a simple server for 10."""
@@ -190,6 +195,28 @@ def _received(connection: socket.socket) -> bytes:
         return connection.recv(4096)
     except ConnectionResetError:
         return b""
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_without_a_word(
+    files: Tls, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(server, "CLIENT_TIMEOUT", 0.5)
+
+    def much(_environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"x" * 1000] * 50_000
+
+    answering = server.MetricsServer("127.0.0.1", 0, much, TlsContext(files))
+    port = int(answering.url.split("/")[2].rpartition(":")[2])
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        client(authority).wrap_socket(raw, server_hostname="127.0.0.1") as wrapped,
+    ):
+        wrapped.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        wait_until(lambda: len(connection_threads()) == 1)
+        wait_until(lambda: not connection_threads())
+    answering.close()
+    assert capfd.readouterr().err == ""
 
 
 # Files that are renewed, or cannot be used.
