@@ -110,9 +110,10 @@ class Process:
 
     def stop(self, grace: float, reason: str) -> None:
         assert self.alive
-        assert not self.asked_to_end, "once is enough"
-        self.asked_to_end = True
-        self._on_stop(self.name)
+        # Again only to have the next hub know another reason.
+        if not self.asked_to_end:
+            self.asked_to_end = True
+            self._on_stop(self.name)
 
     def kill(self) -> None:
         assert self.asked_to_end, "only who was asked to end is killed"
