@@ -81,7 +81,7 @@ def _tree(pid: int | None, children: Mapping[int, list[psutil.Process]]) -> list
 
 
 def _memory(process: psutil.Process) -> int:
-    """Bytes: the physical footprint where psutil tells it (macOS, from psutil 8 on), which has what Metal holds; else RSS."""
+    """Bytes: the physical footprint where psutil tells it (on macOS it has what Metal holds; 7.2 does not), else RSS."""
     extended = getattr(process, "memory_info_ex", None)
     footprint = getattr(extended(), "phys_footprint", None) if extended is not None else None
     return int(footprint if footprint is not None else process.memory_info().rss)
