@@ -82,10 +82,11 @@ def _sentence(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         known = _fields_at(model, keys[:-1])
         return f"unknown key{did_you_mean(str(keys[-1]), known)} (known: {', '.join(known)})"
-    if kind == "literal_error":
+    if kind in ("literal_error", "enum"):
         wanted = str(bounds["expected"])
         if not isinstance(error["input"], str):
-            return f"must be {wanted}, not {_kind(error['input'])}"
+            # Where another number is wanted, `not a number` would only puzzle.
+            return f"must be {wanted}" + (f", not {_kind(error['input'])}" if _TEXTS.fullmatch(wanted) else "")
         return f"must be {wanted}{did_you_mean(error['input'], _QUOTED.findall(wanted))}"
     if kind == "int_type" and isinstance(error["input"], float):
         kind = "int_from_float"  # what pydantic calls it when it is not strict
@@ -102,6 +103,7 @@ def _sentence(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
 
 
 _QUOTED = re.compile(r"'([^']*)'")
+_TEXTS = re.compile(r"'[^']*'((, | or )'[^']*')*")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 """Text that would be a whole number if it stood in no quotes: not so `010`."""
 
@@ -112,6 +114,7 @@ _WANTED = {
     "float_type": "a number",
     "list_type": "a list",
     "tuple_type": "a list",
+    "path_type": "text",
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
 }
@@ -157,10 +160,10 @@ def _hint(model: type[BaseModel], keys: Keys, error: ErrorDetails) -> str:
     kind, value = error["type"], error["input"]
     if kind == "model_type":
         return f" (known: {', '.join(_fields_at(model, keys))})"
-    if kind == "string_type":
+    if _WANTED[kind] == "text":
         hints = {dict: "; put text with braces in quotes", list: "; put text with brackets in quotes", type(None): ""}
         return hints.get(type(value), "; put it in quotes")
-    if isinstance(value, str) and kind in ("list_type", "tuple_type"):
+    if isinstance(value, str) and _WANTED[kind] == "a list":
         return "; write it in brackets, as [one, two]"
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return "; write it without quotes"
@@ -172,14 +175,12 @@ def _fields_at(model: type[BaseModel], keys: Keys) -> list[str]:
     current: Any = model
     for key in keys:
         field = current.model_fields.get(key) if isinstance(key, str) else None
-        nested = [part for part in _parts(field.annotation) if _is_model(part)] if field else []
-        current = nested[0] if nested else current
+        current = next(_models_in(field.annotation), current) if field else current
     return list(current.model_fields)
 
 
-def _parts(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) or (annotation,)
-
-
-def _is_model(part: Any) -> bool:
-    return isinstance(part, type) and issubclass(part, BaseModel)
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

@@ -8,19 +8,21 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import sys
 import types
 import typing
 import warnings
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    Field,
-    PlainSerializer,
+    ConfigDict,
     PlainValidator,
     Strict,
     ValidationInfo,
@@ -56,8 +58,13 @@ def check_options(
     Raises:
         SinkError: the sink's parameters cannot be options.
     """
-    model, findings = check(options_model(sink), dict(given), context=directory)
-    return ({} if model is None else _given(model)), findings
+    model = options_model(sink)
+    try:
+        checked, findings = check(model, dict(given), context=directory)
+    except Exception as error:  # noqa: BLE001  # a limit that its type cannot have, or what a dataclass raises
+        # Not what it says, which may repeat a value.
+        raise SinkError(f"one of its types fails to check what was given: {type(error).__name__}") from None
+    return ({} if checked is None else _given(checked)), findings
 
 
 def options_schema(sink: Callable[..., object]) -> dict[str, Any]:
@@ -71,13 +78,15 @@ def options_schema(sink: Callable[..., object]) -> dict[str, Any]:
         # A default that JSON has no way to write is left out.
         warnings.simplefilter("ignore")
         try:
-            schema = model.model_json_schema()
+            return model.model_json_schema()
         except PydanticUserError as error:
             raise SinkError(f"one of its types has no JSON schema: {error.message.splitlines()[0]}") from None
+
+
+def _describe(sink: Callable[..., object], schema: dict[str, Any]) -> None:
     for name, meaning in _meanings(sink):
         if name in schema.get("properties", {}):
             schema["properties"][name].setdefault("description", meaning)
-    return schema
 
 
 def _meanings(sink: Callable[..., object]) -> Iterator[tuple[str, str]]:
@@ -92,6 +101,20 @@ def _meanings(sink: Callable[..., object]) -> Iterator[tuple[str, str]]:
 
 def options_model(sink: Callable[..., object]) -> type[BaseModel]:
     """The parameters of a sink as a pydantic model. Raises SinkError when they cannot be options."""
+    config = STRICT | ConfigDict(json_schema_extra=partial(_describe, sink))
+    with warnings.catch_warnings():
+        # An option may well be called `json` or `schema`: that it hides a method of the model harms nobody.
+        warnings.filterwarnings("ignore", "Field name .* shadows an attribute", UserWarning)
+        try:
+            return create_model(getattr(sink, "__name__", "Options"), __config__=config, **_fields(sink))
+        except PydanticUserError as error:
+            reason, _, _ = error.message.partition(". ")
+        except (TypeError, RuntimeError) as error:  # RecursionError too: a dataclass that holds itself
+            reason = str(error)
+    raise SinkError(f"one of its types cannot be checked: {reason}")
+
+
+def _fields(sink: Callable[..., object]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     hints = _hints(sink)
     for parameter in _parameters(sink):
@@ -107,24 +130,13 @@ def options_model(sink: Callable[..., object]) -> type[BaseModel]:
             raise SinkError(f"parameter {name!r} has a name that hub.yaml keeps for the hub")
         if name.startswith("_") or (name.startswith("model_") and hasattr(BaseModel, name)):
             raise SinkError(f"parameter {name!r} has a name that pydantic keeps for itself")
-        fields[name] = (_as_yaml_has_it(hints[name]), _default(sink, parameter) if optional else ...)
-    return _model_of(sink, fields)
+        fields[name] = (_as_yaml_has_it(hints[name]), parameter.default if optional else ...)
+    return fields
 
 
 def _given(model: BaseModel) -> dict[str, Any]:
     """What was written; the sink's own defaults fill in the rest."""
     return {key: getattr(model, key) for key in model.model_fields_set}
-
-
-def _model_of(sink: Callable[..., object], fields: dict[str, Any]) -> type[BaseModel]:
-    with warnings.catch_warnings():
-        # An option may well be called `json` or `schema`: that it hides a method of the model harms nobody.
-        warnings.filterwarnings("ignore", "Field name .* shadows an attribute", UserWarning)
-        try:
-            return create_model(getattr(sink, "__name__", "Options"), __config__=STRICT, **fields)
-        except PydanticUserError as error:
-            reason, _, _ = error.message.partition(". ")
-            raise SinkError(f"one of its types cannot be checked: {reason}") from None
 
 
 def _as_yaml_has_it(hint: Any) -> Any:
@@ -139,8 +151,8 @@ def _as_yaml_has_it(hint: Any) -> Any:
     inside = tuple(map(_as_yaml_has_it, get_args(hint)))
     if origin in (Union, types.UnionType):
         return Union[inside]  # noqa: UP007  # `|` does not take a tuple
-    if origin in (list, dict, tuple, set, frozenset):
-        hint = origin[inside]
+    if isinstance(origin, type) and inside:
+        hint = origin[inside]  # type: ignore[index]
     kind = origin or hint
     if not (isinstance(kind, type) and issubclass(kind, _SPELT_OTHERWISE)):
         return hint
@@ -190,7 +202,6 @@ def _content(name: str, directory: Path | None) -> str:
 _SECRET = Annotated[
     Any,
     PlainValidator(_secret),
-    PlainSerializer(str),
     WithJsonSchema(
         {
             "anyOf": [
@@ -211,14 +222,6 @@ _SECRET = Annotated[
 ]
 
 
-def _default(sink: Callable[..., object], parameter: inspect.Parameter) -> Any:
-    """The default of a parameter. The signature of a dataclass has a mark in the place of what a factory will make."""
-    for field in dataclasses.fields(sink) if isinstance(sink, type) and dataclasses.is_dataclass(sink) else ():
-        if field.name == parameter.name and field.default_factory is not dataclasses.MISSING:
-            return Field(default_factory=field.default_factory)
-    return parameter.default
-
-
 def _parameters(sink: Callable[..., object]) -> list[inspect.Parameter]:
     if isinstance(sink, type) and getattr(_owner_of_init(sink), "_is_protocol", False):
         # A Protocol hands its subclasses a catch-all __init__, which says nothing about options.
@@ -234,8 +237,14 @@ def _owner_of_init(sink: type) -> type:
 
 
 def _hints(sink: Callable[..., object]) -> dict[str, Any]:
-    target = vars(_owner_of_init(sink))["__init__"] if isinstance(sink, type) else sink
+    target, names = sink, None
+    if isinstance(sink, type):
+        owner = _owner_of_init(sink)
+        target = vars(owner)["__init__"]
+        # A dataclass may inherit fields, and the text of their types, from one in a module with other imports.
+        modules = (sys.modules.get(base.__module__) for base in owner.__mro__)
+        names = ChainMap(*(getattr(module, "__dict__", {}) for module in modules))
     try:
-        return typing.get_type_hints(target, include_extras=True)
+        return typing.get_type_hints(target, localns=names, include_extras=True)
     except Exception as error:  # noqa: BLE001  # types may be text that is evaluated here, and so raise anything
         raise SinkError(f"its types cannot be read: {error}") from None

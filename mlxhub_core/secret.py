@@ -35,10 +35,18 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._text.encode(), other._text.encode())
+        # What comes from the environment may be no UTF-8.
+        one, two = (secret.reveal().encode(errors="surrogatepass") for secret in (self, other))
+        return hmac.compare_digest(one, two)
 
     def __hash__(self) -> int:
         return hash((Secret, self._text))
 
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
     def __reduce__(self) -> str:
-        raise TypeError("a Secret is not written anywhere, and so cannot be pickled or copied to another process")
+        raise TypeError("a Secret is not written anywhere, and so cannot be pickled or sent to another process")
