@@ -582,6 +582,7 @@ def _has_ended(pid: int, born: str | None, seconds: float) -> bool:
 
 
 def _remove(place: Path) -> None:
-    for ending in (".json", ".json.part", ".sock", ".lock"):
+    # The lock first: a keeper that has not hung up yet writes the state, and then looks whether the lock is there.
+    for ending in (".lock", ".json", ".json.part", ".sock"):
         with contextlib.suppress(OSError):
             Path(f"{place}{ending}").unlink(missing_ok=True)

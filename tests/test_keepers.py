@@ -184,6 +184,17 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def rests(process: psutil.Process) -> bool:
+    """Whether it does not run at all for a while."""
+
+    def ran() -> tuple[object, object]:
+        return process.num_ctx_switches(), process.cpu_times()
+
+    before, until = ran(), time.monotonic() + 0.3
+    wait_until(lambda: time.monotonic() > until)
+    return ran() == before
+
+
 def open_files() -> int:
     return psutil.Process().num_fds()
 
@@ -245,10 +256,7 @@ def test_an_exit_is_told_once_and_within_milliseconds(hub: Hubs) -> None:
 
 def test_while_nothing_happens_a_keeper_does_not_run_at_all(hub: Hubs) -> None:
     child = hub.run(FOREVER)
-    wait_until(lambda: child.keeper.status() == psutil.STATUS_SLEEPING)
-    before, until = child.keeper.num_ctx_switches(), time.monotonic() + 0.5
-    wait_until(lambda: time.monotonic() > until)
-    assert child.keeper.num_ctx_switches() == before
+    wait_until(lambda: rests(child.keeper), timeout=5)
 
 
 def test_a_broken_pipe_kills_a_model_as_it_would_from_a_shell(hub: Hubs) -> None:
@@ -317,7 +325,7 @@ def test_who_closes_both_outputs_lives_on_and_costs_nothing(hub: Hubs) -> None:
     silent = FIVE.replace("print('set', flush=True)", "open('closed', 'w').close()")
     child = hub.run(f"import os; print('bye'); os.close(1); os.close(2)\n{silent}")
     wait_until((hub.directory / "closed").exists)
-    wait_until(lambda: child.keeper.status() == psutil.STATUS_SLEEPING, timeout=3)
+    wait_until(lambda: rests(child.keeper), timeout=5)
     child.stop()
     assert child.end() == (5, False)
 
@@ -408,6 +416,18 @@ def test_when_the_ends_are_forgotten_nothing_of_them_is_left(hub: Hubs) -> None:
         child.exit()
         hub.keepers.forget(child.order.run_id)
     wait_until(lambda: all(now <= then for now, then in zip(used(), before, strict=True)))
+    wait_until(lambda: hub.zygote().children() == [])
+    assert list(hub.runs.iterdir()) == []
+
+
+def test_what_is_forgotten_before_its_keeper_has_hung_up_stays_forgotten(
+    hub: Hubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keepers_module, "HANG_UP", 0)
+    for _ in range(30):
+        child = hub.run("")
+        child.exit()
+        hub.keepers.forget(child.order.run_id)
     wait_until(lambda: hub.zygote().children() == [])
     assert list(hub.runs.iterdir()) == []
 
@@ -861,7 +881,7 @@ def test_a_keeper_that_can_have_no_socket_does_without_and_does_not_spin(hub: Hu
     for _ in range(2):
         child.process.rotate(answers.put)
         answers.get(timeout=10)
-    wait_until(lambda: child.keeper.status() == psutil.STATUS_SLEEPING, timeout=3)
+    wait_until(lambda: rests(child.keeper), timeout=5)
     path.rmdir()
     assert hub.found()[0].pid == child.pid
 
@@ -988,6 +1008,20 @@ def test_garbage_is_hung_up_on_and_harms_nothing(hub: Hubs, garbage: bytes) -> N
             while peer.recv(65536):
                 pass
     assert (hub.state()["asked"], hub.state()["note"], hub.reports) == (None, None, [])
+    child.stop()
+    assert child.end() == (5, False)
+
+
+def test_who_connects_and_never_reads_is_hung_up_on_and_holds_nobody_up(hub: Hubs) -> None:
+    child = hub.run(FIVE)
+    child.until_it_says("set")
+    with connected(hub) as silent:
+        answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for _ in range(2000):
+            child.process.rotate(answers.put)  # Its answer is told to all who are connected.
+            assert answers.get(timeout=10) is None
+        said = b"".join(iter(lambda: silent.recv(65536), b""))
+    assert 0 < said.count(b"rotated") < 2000
     child.stop()
     assert child.end() == (5, False)
 

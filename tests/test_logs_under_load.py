@@ -220,16 +220,13 @@ def test_a_full_disk_loses_what_does_not_fit_is_told_and_heals_by_itself(tmp_pat
             model.write("400000\n400000\n")
             failing = sink.wait_for("model_log_failing")
             assert failing.arguments["reason"] == "cannot be written: No space left on device"
-            there = log.stat().st_size
             (small_disk / "filler").unlink()
             model.write("10\n")
-            recovered = sink.wait_for("model_log_recovered")
-            (status,) = hub.get_status()
-            assert status.pid is not None
-            assert status.log_lost_bytes == recovered.arguments["lost_bytes"]
-            assert there + status.log_lost_bytes == 800_002
+            assert sink.wait_for("model_log_recovered").arguments["lost_bytes"] > 0
+            # Some of the output may still have been in the pipe when there was room again: what counts is the sum.
+            wait_until(lambda: log.stat().st_size + hub.get_status()[0].log_lost_bytes == 800_002 + 11)
             assert log.read_bytes().endswith(b"xxxxxxxxxx\n")
-            assert log.stat().st_size == there + 11
+            assert hub.get_status()[0].pid is not None
 
 
 def test_a_log_directory_that_vanishes_comes_back_with_the_next_line(tmp_path: Path) -> None:

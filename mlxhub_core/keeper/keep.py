@@ -171,6 +171,8 @@ class Keeper:
         # A hub that hears of it waits until we hang up before it removes the file.
         self._tell({"exit": self._state["exit"]})
         self._save()
+        if not os.path.exists(f"{self._place}.lock"):
+            unlink(f"{self._place}.json")  # A hub did not wait for us, and has removed all of it, the lock first.
         unlink(f"{self._place}.sock")
         self._log.end()
 
