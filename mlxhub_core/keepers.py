@@ -350,9 +350,10 @@ class _Kept:
 
     def _hear(self, listener: Listener) -> None:
         while self._connection is not None:
-            if self._converse(self._connection, listener) or self._released:
-                return
+            told = self._converse(self._connection, listener)
             self._refuse_rotations("its keeper has hung up; whether it was done is not known")
+            if told or self._released:
+                return
             met = self._again()
             with self._saying:
                 self._connection = met
@@ -366,6 +367,8 @@ class _Kept:
         """Hear it until it hangs up. Returns whether it has told the end of the process."""
         told = False
         for news in connection.listen():
+            if self._released:
+                continue  # Whatever happens from now on is for the next hub to tell.
             if "exit" in news:
                 told = True
                 self._tell_end(listener, _exit(news["exit"]))

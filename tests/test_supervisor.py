@@ -1072,6 +1072,15 @@ def test_a_forced_end_of_an_unhealthy_process_that_an_operator_stopped_is_a_forc
     assert (hook, args["event"].reason, args["event"].forced) == ("model_stopped", Reason.OPERATOR, True)
 
 
+def test_who_stops_a_process_that_the_hub_ends_has_the_next_hub_know_that_too(tmp_path: Path) -> None:
+    play = ready(tmp_path)
+    for step in SILENCE:
+        step(play)
+    assert play.process("a").asked == "unhealthy"
+    play.stop("a")
+    assert play.process("a").asked == "operator", "else that hub would start it again"
+
+
 def test_a_model_that_is_removed_while_the_hub_ends_it_is_stopped_and_forgotten(tmp_path: Path) -> None:
     play = ready(tmp_path)
     for step in SILENCE:
@@ -2631,6 +2640,16 @@ def test_an_end_that_was_on_its_way_when_the_models_were_left_is_told_and_nothin
     play.end("a", code)
     play.wait(10)
     assert play.story("a")[2:] == [end]
+    assert len(play.processes["a"]) == 1
+
+
+def test_who_waits_for_a_place_when_the_models_are_left_gets_none_that_becomes_free(tmp_path: Path) -> None:
+    play = Play(tmp_path, GROUPED)
+    play.end("a", 3)
+    play.start("b")
+    play.wait(1.0)
+    play.shutdown(keep_models=True)
+    play.end("b", -15)
     assert len(play.processes["a"]) == 1
 
 
