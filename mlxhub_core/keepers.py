@@ -72,6 +72,8 @@ class Keepers:
         make_private(self._directory)
         place = self._directory / f"{order.model[:STEM]}-{order.run_id[:8]}"
         connection, state = self._ordered(order, place)
+        with contextlib.suppress(OSError):  # Else the next start tries again, and tells.
+            self._zygote.prepare()
         kept = _Kept(connection, state, place, self._report, self._ended)
         try:
             kept.listen(listener)
@@ -107,7 +109,7 @@ class Keepers:
         text = _order_text(order, place)
         for _ in range(2):  # The zygote may have been killed, and that shows only now.
             with contextlib.suppress(ConnectionError, EOFError):
-                connection = _Connection(self._zygote.fork())
+                connection = _Connection(self._zygote.keeper())
                 try:
                     return connection, _answer(connection, text)
                 except TimeoutError:
@@ -158,27 +160,53 @@ class Keepers:
 
 
 class _Zygote:
-    """The process that keepers are forked from. Started when it is first needed, and again when it has ended."""
+    """The process that keepers are forked from. Started when it is first needed, and again when it has ended.
+
+    One keeper waits for its order while nothing is started: a crash is followed by a start, which then needs no fork.
+    """
 
     def __init__(self, label: str) -> None:
         self._label = label
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: socket.socket | None = None
+        self._spare: socket.socket | None = None
 
     def prepare(self) -> None:
-        """Start it, if it does not run, and do not wait until it has."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        self.close()
+        """Have it run and a keeper wait, and do not wait until they do. Raises OSError."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._start()
+        if self._spare is None:
+            self._spare = self._forked()
+
+    def keeper(self) -> socket.socket:
+        """The connection to a keeper that has no order yet. Raises OSError."""
+        self.prepare()
+        assert self._spare is not None
+        spare, self._spare = self._spare, None
+        return spare
+
+    def close(self) -> None:
+        """Have it end, and the keeper that waits; they have nothing to finish."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+        if self._orders is not None:
+            self._orders.close()
+            self._orders = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _start(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             argv = [sys.executable, "-I", "-S", program.__file__, "zygote", self._label]
             self._process = subprocess.Popen(argv, stdin=theirs.fileno(), start_new_session=True)
         self._orders = ours
 
-    def fork(self) -> socket.socket:
-        """The connection to a new keeper. Raises OSError."""
-        self.prepare()
+    def _forked(self) -> socket.socket:
         assert self._orders is not None
         ours, theirs = socket.socketpair()
         with theirs:
@@ -189,16 +217,6 @@ class _Zygote:
                 self.close()
                 raise
         return ours
-
-    def close(self) -> None:
-        """Have it end; it has nothing to finish."""
-        if self._orders is not None:
-            self._orders.close()
-            self._orders = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 class _Connection:

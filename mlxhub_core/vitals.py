@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class ThisMachine:
 
     def total_memory(self) -> int:
         """See `Machine`."""
-        return int(psutil.virtual_memory().total)
+        return _total_memory()
 
     def memory_of(self, pid: int) -> int:
         """See `Machine`."""
@@ -81,6 +82,11 @@ class ThisMachine:
         except OSError:
             return None
         return int(found[1]) if found else None
+
+
+@functools.cache
+def _total_memory() -> int:
+    return int(psutil.virtual_memory().total)
 
 
 def children_of(pid: int) -> Sequence[psutil.Process]:

@@ -45,36 +45,40 @@ _BUFFER = bytearray(BUFFER)
 class Keeper:
     """Keeps one model until its session has ended.
 
-    Args:
-        hub: the connection to the hub that ordered it.
-        order: what the hub ordered: ``run``, ``model``, ``argv``, ``env``, ``cwd``, ``log``, ``rotation``, ``place`` (the
-            path of its files, without their endings), ``grace`` (seconds, for a SIGTERM to the keeper itself) and
-            ``record`` (what the next hub should know).
-
-    Raises:
-        OSError: the model cannot be started.
+    It is made before there is an order: what needs none is there when one comes, and a start takes less time.
     """
 
-    def __init__(self, hub: socket.socket, order: dict[str, Any]) -> None:
-        self._place: str = order["place"]
-        self._grace: float = order["grace"]
+    def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._peers: dict[socket.socket, bytearray] = {}
         self._listener: socket.socket | None = None
         self._tail = bytearray()
         self._flood = 0
         self._read_at = 0.0
+        self._pipe, self._output = os.pipe()
+        self._naps = _enlarged(self._pipe)
+        os.set_blocking(self._pipe, False)
+
+    def start(self, hub: socket.socket, order: dict[str, Any]) -> None:
+        """Start the model.
+
+        Args:
+            hub: the connection to the hub that orders it.
+            order: ``run``, ``model``, ``argv``, ``env``, ``cwd``, ``log``, ``rotation``, ``place`` (the path of its files,
+                without their endings), ``grace`` (seconds, for a SIGTERM to the keeper itself) and ``record`` (what the
+                next hub should know).
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self._place: str = order["place"]
+        self._grace: float = order["grace"]
         self._lock = _locked(f"{self._place}.lock")
         self._log = Log(order["log"], order["rotation"], self._on_log)
         begin = self._log.open()
         self._hear_signals()
-        self._pipe, output = os.pipe()
-        try:
-            self._naps = _enlarged(self._pipe)
-            self._session = Session(order, output)
-        finally:
-            os.close(output)
-        os.set_blocking(self._pipe, False)
+        self._session = Session(order, self._output)
+        os.close(self._output)
         self._selector.register(self._pipe, selectors.EVENT_READ, self._pump)
         self._state: dict[str, Any] = {
             "schema": SCHEMA,
@@ -299,14 +303,15 @@ class Keeper:
 
 
 def keep(hub: socket.socket) -> None:
-    """Read the order of a hub, and keep a model by it."""
+    """Wait for the order of a hub, and keep a model by it."""
+    keeper = Keeper()
     with hub.makefile("rb") as lines:
         line = lines.readline()
     if not line:
-        return  # The hub died before it said what it wanted.
+        return  # The hub has ended, and wanted nothing.
     order = json.loads(line)
     try:
-        keeper = Keeper(hub, order)
+        keeper.start(hub, order)
     except (OSError, ValueError) as error:  # ValueError: no program can be given such arguments, for they have a zero
         unlink(f"{order['place']}.lock")
         code, words = getattr(error, "errno", None) or errno.EINVAL, getattr(error, "strerror", None) or str(error)
