@@ -34,6 +34,9 @@ _COMMANDS = {
     "logs": "Rotate the logs of models.",
     "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",
+    "doctor": "Look at all that a hub needs, and say what to do.",
+    "completion": "Complete commands and names with Tab.",
+    "version": "Which versions are here.",
 }
 
 
