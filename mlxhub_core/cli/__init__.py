@@ -35,6 +35,7 @@ _COMMANDS = {
     "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",
     "doctor": "Look at all that a hub needs, and say what to do.",
+    "service": "Start the hub when you log in: launchd, systemd.",
     "completion": "Complete commands and names with Tab.",
     "version": "Which versions are here.",
 }

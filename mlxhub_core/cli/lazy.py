@@ -72,4 +72,4 @@ class LazyGroup(click.Group):
 
 def _name(command: str) -> str:
     name = command.replace("-", "_")
-    return f"{name}_" if name in ("list", "test") else name
+    return f"{name}_" if name in ("list", "test", "print") else name
