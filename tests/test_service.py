@@ -289,8 +289,7 @@ def test_a_hub_that_does_not_come_up_is_told(systemctl: Path, monkeypatch: pytes
 
 def test_secrets_that_the_service_will_not_have_are_told(home: Path, systemctl: Path) -> None:
     Path("hub.yaml").write_text(
-        HUB_YAML
-        + "sinks: {statsd: {tags: {a: b}}, webhook: {delivery: {required: false}, list: [{token: {env: MY_TOKEN}}]}}\n"
+        HUB_YAML + "sinks: {webhook: {delivery: {required: false}, list: [{token: {env: MY_TOKEN}}]}}\n"
     )
     done = mlxhub("service", "install", env={"MY_TOKEN": "abc"})
     assert "the service has no $MY_TOKEN; in hub.yaml, name a file with it: {file: path}" in done.stderr
@@ -351,7 +350,7 @@ def test_launchd_is_told_to_forget_the_old_job_and_asked_again_until_it_has(home
 def test_launchd_that_will_not_is_told_with_what_to_run(launchctl: Any) -> None:
     launchctl(failures=9, code=125)
     with pytest.raises(
-        HubError, match="Bootstrap failed: 125: why; it needs a user who is logged in .*launchctl bootstrap gui/"
+        HubError, match=r"Bootstrap failed: 125: why; it needs a user who is logged in .*launchctl bootstrap gui/"
     ):
         managers.Launchd().enable(service())
     launchctl(bootout=3)
