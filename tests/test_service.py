@@ -21,6 +21,7 @@ from mlxhub_core.cli.service.units import MARGIN, MARK, Service, launchd_plist, 
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import HubError
 from mlxhub_core.settings import load_settings
+from mlxhub_core.testing import wait_until
 
 MLXHUB = str(Path(sysconfig.get_path("scripts")) / "mlxhub")
 TALKS = f"[{sys.executable}, -I, -S, -c, 'import signal; signal.pause()']"
@@ -214,7 +215,7 @@ def test_install_starts_a_hub_by_what_is_in_the_unit_and_uninstall_ends_it(home:
         f"--user enable {name}.service",
         f"--user start {name}.service",
     ]
-    assert ControlClient("hub.yaml").get("/hub/status")["models"]
+    wait_until(lambda: bool(ControlClient("hub.yaml").get("/hub/status")["models"]))
     done = mlxhub("service", "uninstall")
     assert (done.returncode, done.stderr) == (0, "")
     assert not file.exists()

@@ -24,7 +24,7 @@ _ZSH_NEEDS = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    r"""Print the script that completes commands, options, models and sinks when you press Tab.
+    """Print the script that completes commands, options, models and sinks when you press Tab.
 
     Turn it on with the line for your shell; it takes effect in new shells:
 
@@ -35,7 +35,7 @@ def completion(shell: str) -> None:
 
     Bash must be 4.4 or newer; that of macOS is not. Names of models come from the hub.yaml in the current directory, of
     --config or of MLXHUB_CONFIG.
-    """
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(click.Group(), {}, "mlxhub", VARIABLE).source()
