@@ -91,7 +91,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     def run(text: str) -> Running:
         (tmp_path / "hub.yaml").write_text(text)
-        running.append(Running(tmp_path, "start"))
+        running.append(Running(tmp_path, "start", "--foreground"))
         return running[-1]
 
     yield run
@@ -226,7 +226,9 @@ def test_colour_is_for_terminals_and_no_color_is_heeded(
     tmp_path: Path, environ: dict[str, str], coloured: bool
 ) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=theirs, env={**os.environ, **environ})
+    process = subprocess.Popen(
+        [*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=theirs, env={**os.environ, **environ}
+    )
     os.close(theirs)
     process.wait(30)
     seen = os.read(ours, 10_000)
@@ -264,7 +266,9 @@ def test_start_runs_until_it_is_told_to_stop_and_takes_the_models_along(
 
 def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_models(tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
     assert process.stderr is not None
     process.stderr.readline()
     model = model_of(process.pid)
@@ -277,7 +281,7 @@ def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_models(tmp_path:
 def test_a_pipe_that_takes_no_more_words_keeps_nobody_from_stopping_the_models(tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
     read, write = os.pipe()
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=write, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=write, stdin=subprocess.DEVNULL)
     os.read(read, 1)
     model = model_of(process.pid)
     os.set_blocking(write, False)

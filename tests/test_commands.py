@@ -40,7 +40,9 @@ def start(home: Path) -> Iterator[Start]:
     hubs: list[subprocess.Popen[str]] = []
 
     def run() -> subprocess.Popen[str]:
-        hub = subprocess.Popen([*MLXHUB, "start"], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        hub = subprocess.Popen(
+            [*MLXHUB, "start", "--foreground"], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
         hubs.append(hub)
         assert hub.stderr is not None
         while "Ctrl-C stops everything" not in (line := hub.stderr.readline()):

@@ -1,14 +1,25 @@
-"""`mlxhub logs`: what to do with the logs of the models."""
+"""`mlxhub logs`: what models have written, and the rotation of that."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from mlxhub_core.cli.lazy import LazyGroup
 
-_COMMANDS = {"rotate": "Rotate the logs of models now."}
+class _Logs(click.Command):
+    """A command whose first word may be that of another one: `mlxhub logs rotate`.
 
+    A group would ask for such a word always, and take a model's name for one. A model named so is
+    `mlxhub logs -- rotate`.
+    """
 
-@click.group(cls=LazyGroup, package=__name__, commands=_COMMANDS)
-def logs() -> None:
-    """Rotate logs. One is read with `tail -F <log_path>/<model>.log`."""
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As in click; of `rotate` if that is the first word."""
+        if args[:1] == ["rotate"]:
+            from mlxhub_core.cli.logs.rotate import rotate
+
+            return rotate.make_context(f"{info_name} rotate", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
