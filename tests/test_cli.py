@@ -236,18 +236,21 @@ def test_colour_is_for_terminals_and_no_color_is_heeded(
     assert (b"\x1b[31m" in seen) is coloured
 
 
-def test_start_without_a_model_that_starts_says_so(mlxhub: Mlxhub, tmp_path: Path) -> None:
-    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [x]}]\n")
-    done = mlxhub("start")
-    assert done.returncode == 1
-    assert "no model in hub.yaml has `default: true`" in done.stderr
-
-
-def test_start_with_models_that_all_fail_names_each_and_ends(mlxhub: Mlxhub, tmp_path: Path) -> None:
-    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [no-such-program], default: true}]\n")
-    done = mlxhub("start")
-    assert done.returncode == 1
-    assert "a: command: no program 'no-such-program' on the PATH" in done.stderr
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("command: [x]", "no model runs yet; `mlxhub start-model NAME` starts one"),
+        ("command: [no-such-program], default: true", "a: command: no program 'no-such-program' on the PATH"),
+    ],
+)
+def test_a_hub_of_which_no_model_runs_says_so_and_waits_for_one(
+    start: Callable[[str], Running], model: str, said: str
+) -> None:
+    command = start(f"log_path: logs\nmodels: [{{name: a, {model}}}]\n")
+    command.until("Ctrl-C stops everything")
+    assert said in command.seen
+    command.process.terminate()
+    assert command.end() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])

@@ -133,7 +133,7 @@ def event_in_words(event: Fields) -> str:
         case "model_recovered":
             return about.get("detail") or f"answers again after {event['unhealthy_seconds']:.1f} s"
         case "model_stopped":
-            return f"stopped ({end_in_words(event)}){_because(about)}{_uptime(about)}"
+            return f"stopped ({end_in_words(event)}){_uptime(about)}{_because(about)}"
         case "model_failed":
             return f"failed ({end_in_words(event)}){_uptime(about)}"
         case "model_restarting":

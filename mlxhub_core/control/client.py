@@ -104,8 +104,10 @@ class ControlClient:
             raise self._not_running() from None
         except TimeoutError:
             raise HubError(f"the hub for {config} has not answered for {TIMEOUT:g} s; look at its log") from None
-        except (OSError, WireError) as error:
+        except OSError as error:
             raise HubError(f"the hub for {config} cannot be asked ({type(error).__name__}: {error})") from None
+        except WireError as error:
+            raise HubError(f"the hub for {config} cannot be asked: {error}") from None
 
     def _not_running(self) -> HubNotRunningError:
         config = self._place.config

@@ -71,7 +71,7 @@ class Connection:
         self._socket.sendall("\r\n".join(lines).encode("ascii"))
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > LONGEST_HEAD or not self._receive():
-                raise WireError("the answer is no HTTP")
+                raise WireError("its answer is no HTTP" if self._buffer else "it hung up without an answer")
         status, *fields = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
         del self._buffer[: end + 4]
         named = dict(field.lower().split(": ", 1) for field in fields if ": " in field)
@@ -79,7 +79,7 @@ class Connection:
             self._length = int(named["content-length"]) if "content-length" in named else None
             return int(status.split(" ")[1])
         except (LookupError, ValueError):
-            raise WireError("the answer is no HTTP") from None
+            raise WireError("its answer is no HTTP") from None
 
     def body(self) -> bytes:
         """The rest of the answer. Raises as `ask` does."""
@@ -92,7 +92,7 @@ class Connection:
             received += len(self._buffer)
             yield self.take()
         if self._length is not None and received < self._length:
-            raise WireError(f"the answer ends after {received} bytes of {self._length}")
+            raise WireError(f"its answer ends after {received} bytes of {self._length}")
 
     def take(self) -> bytes:
         """What has come of the answer and was not taken yet, without waiting."""
