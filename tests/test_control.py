@@ -523,7 +523,19 @@ def test_while_nobody_asks_its_thread_does_not_run_at_all(config: Path, serve: C
 def test_a_command_that_asks_imports_nothing_that_takes_long() -> None:
     program = "import mlxhub_core.control.client, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    heavy = {"asyncio", "httpx", "pydantic", "loguru", "starlette", "uvicorn", "rich", "pluggy", "psutil", "http", "ssl"}
+    heavy = {
+        "asyncio",
+        "httpx",
+        "pydantic",
+        "loguru",
+        "starlette",
+        "uvicorn",
+        "rich",
+        "pluggy",
+        "psutil",
+        "http",
+        "ssl",
+    }
     assert "socket" in done.stdout.split()
     assert not heavy & set(done.stdout.split())
 
