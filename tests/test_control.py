@@ -24,8 +24,9 @@ import pytest
 from loguru import logger
 
 from mlxhub_core.control import client as client_module
+from mlxhub_core.control.answering import CLOSE_SECONDS
 from mlxhub_core.control.client import ControlClient
-from mlxhub_core.control.server import CLOSE_SECONDS, ControlServer
+from mlxhub_core.control.server import ControlServer
 from mlxhub_core.errors import (
     ConfigError,
     GroupFullError,
@@ -70,6 +71,9 @@ class Hub:
 
     def unregister(self, plugin: object) -> None:
         self.plugins.remove(plugin)
+
+    def heed_settings(self, change: object) -> None:
+        pass
 
     def get_status(self) -> list[ModelStatus]:
         return self.models
@@ -485,7 +489,7 @@ def test_nothing_is_logged_of_any_request(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     serve(Hub(config))
-    assert b" 200 " in ask(place, b"GET /health?t0ken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b" 400 " in ask(place, b"GET /health?t0ken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b" 404 " in ask(place, b"GET /t0ken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b" 400 " in ask(place, b"t0ken\r\n\r\n")
     assert caplog.records == []
