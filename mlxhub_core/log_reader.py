@@ -44,6 +44,9 @@ class LogReader:
     The bytes are those that were written. What was compressed is told with the rest; what was removed, or cannot be
     read, is left out.
 
+    Attributes:
+        ends: whether nothing can be written to it any more: it has an `end`.
+
     Args:
         path: the log.
         begin: with the output of which process to begin; None: with the oldest that is kept.
@@ -56,7 +59,7 @@ class LogReader:
     ) -> None:
         self._path = str(path)
         self._files = _files(self._path)
-        self._ends = end is not None
+        self.ends = end is not None
         self._keep(_between(self._files, begin, end))
         if lines is not None:
             self._keep(_last(self._files, lines))
@@ -88,7 +91,7 @@ class LogReader:
             pause: waits for so many seconds.
         """
         yield from self.read()
-        while not self._ends:
+        while not self.ends:
             if data := self.more():
                 yield data
             else:

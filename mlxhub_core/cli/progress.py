@@ -43,7 +43,7 @@ def until_ready(client: ControlClient, models: Sequence[str], since: float, time
             left = None if end is None else max(0.0, end - time.monotonic())
             if not events.wait(left) and left is not None and time.monotonic() >= (end or 0.0):
                 break
-        wait.give_up(timeout)
+        wait.give_up()
     return wait.ready
 
 
@@ -77,6 +77,9 @@ class _Wait:
     def look(self, models: Iterable[Fields]) -> bool:
         """Take note of how they are. Whether any is still to be waited for."""
         known = {model["name"]: model for model in models}
+        for name in [each for each in self.ready if each in known and self._judge(known[each]) is False]:
+            self.ready.remove(name)  # It was, for a moment.
+            self._tell(failure_lines(known[name]), well=False)
         for name in list(self._pending):
             self._pending[name] = model = known.get(name)
             if model is None or (well := self._judge(model)) is None:
@@ -87,11 +90,11 @@ class _Wait:
             self._tell(_ready_line(model, self._since) if well else failure_lines(model), well=well)
         return bool(self._pending)
 
-    def give_up(self, timeout: float | None) -> None:
+    def give_up(self) -> None:
         """The time is over."""
         for name, model in self._pending.items():
             state = model["state"] if model else "not there yet"
-            self._tell([f"{name}: {state} after {timeout:g} s; the hub goes on with it"], well=False)
+            self._tell([f"{name}: not ready in time ({state}); the hub goes on with it"], well=False)
 
     def _judge(self, model: Fields) -> bool | None:
         """Whether it is ready (True) or has failed (False)."""

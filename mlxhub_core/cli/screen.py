@@ -20,7 +20,7 @@ from mlxhub_core.cli.watch import View
 from mlxhub_core.cli.words import event_in_words
 
 FEWEST_EVENTS = 5
-"""Lines that the events have, if there is any room for them."""
+"""Lines that the events have, or a third of what there is."""
 _FRAME = 7
 """Lines for the head, the heads of the three parts, and what is between them."""
 _WELL = ("ready", "stopped")
@@ -57,7 +57,7 @@ def picture(view: View, width: int, height: int) -> RenderableType:
     models: list[dict[str, Any]] = view.status["models"] if view.status else []
     room = max(0, height - _FRAME - (view.away is not None))
     for_sinks = min(len(view.sinks), max(1, room // 4))
-    for_models = min(len(models), max(1, room - for_sinks - FEWEST_EVENTS))
+    for_models = min(len(models), max(1, room - for_sinks - min(FEWEST_EVENTS, room // 3)))
     for_events = max(0, room - for_sinks - for_models)
     return Group(
         *_head(view, width),

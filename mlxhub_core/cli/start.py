@@ -82,12 +82,12 @@ def _start(config: Path, timeout: float | None, *, wait: bool) -> None:
         left = None if end is None else max(0.0, end - time.monotonic())
         ready = until_ready(client, models, hub.began, left) if wait and applied else models
     except KeyboardInterrupt:
-        say(f"not waiting any more; the hub goes on: `mlxhub status{same_hub(config)}` shows how it is")
+        say(f"not waiting any more; the hub goes on: `mlxhub status{same_hub(config)}`")
         raise
-    except (EOFError, HubNotRunningError):
+    except HubNotRunningError:
         raise hub.ended() from None
     if not applied:
-        say(f"hub.yaml is not applied after {timeout:g} s; the hub goes on; its log is {hub.log}", "red")
+        say(f"hub.yaml is not applied in time; the hub goes on with it; its log is {hub.log}", "red")
         raise SystemExit(EXIT_FAILED)
     _show_places(client, config, settings, hub.log)
     if len(ready) < len(models):

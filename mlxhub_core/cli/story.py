@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mlxhub_core.cli.common import size_of, span
-from mlxhub_core.cli.words import REASONS, Fields, exit_in_words, failure_in_words, reason_in_words, seconds
+from mlxhub_core.cli.words import REASONS, Fields, failure_in_words, reason_in_words, seconds
 from mlxhub_core.events import Reason
+from mlxhub_core.exits import exit_in_words
 from mlxhub_core.states import ModelState
 
+WORTH_STOPPING = 1_000_000_000
+"""Bytes: to stop a model that has less makes no room for another."""
 _DAY = 24 * 3600.0
 
 
@@ -110,16 +113,20 @@ def _facts(model: Fields, now: float) -> Iterator[tuple[str, str]]:
     if model["pid"] is None and ended is not None:
         ran = "" if began is None or ended < began else f", after {seconds(ended - began)}"
         yield "ended", when(ended, now) + ran
-    if model["exit_code"] is not None:
-        label = "exit" if model["pid"] is None else "last exit"
-        yield label, exit_in_words(model["exit_code"])
-    yield "restarts", f"{model['restarts']} by the hub since it was last started by hand, a reload or the hub's start"
+    if model["exit_code"] is not None and not _is_told(model):
+        yield ("exit" if model["pid"] is None else "last exit"), exit_in_words(model["exit_code"])
+    yield "restarts", f"{model['restarts']} by the hub"
     if model["health_checks"]:
         yield "asked", f"{model['health_checks']} times how it is; {model['health_checks_failed']} times in vain"
     if model["log_lost_bytes"]:
         yield "log", f"{model['log_path']}; {model['log_lost_bytes']} bytes of this run could not be written"
     else:
         yield "log", model["log_path"]
+
+
+def _is_told(model: Fields) -> bool:
+    """Whether its last exit code is that of the failure that is told anyway."""
+    return model["last_failure"] is not None and model["last_failure"]["exit_code"] == model["exit_code"]
 
 
 def _next(model: Fields, now: float) -> str:
@@ -186,7 +193,7 @@ def _advice(model: Fields, others: Iterable[Fields], option: str) -> Iterator[Ad
 def _remedies(reason: str, code: int | None, others: Iterable[Fields], option: str) -> Iterator[Advice]:
     if reason == Reason.SUSPECTED_OOM or code in (-9, 137):
         big = max(others, key=lambda other: other.get("memory_bytes") or 0, default=None)
-        if big is not None and big.get("memory_bytes"):
+        if big is not None and (big.get("memory_bytes") or 0) >= WORTH_STOPPING:
             yield Advice(f"mlxhub stop-model{option} {big['name']}", f"free the {size_of(big['memory_bytes'])} it has")
         yield Advice(
             None,

@@ -129,8 +129,6 @@ def _changes(client: ControlClient, view: View, interval: float, since: float | 
                     events = stream.wait(interval)
                     last_id = events[-1]["id"] if events else last_id
                     view.events += events
-        except EOFError:
-            view.away = "it has ended"
         except HubNotRunningError as error:
             view.away = str(error)
         except HubError as error:

@@ -78,7 +78,7 @@ class ControlClient:
             if error is not None:
                 _content(status, error)
             stack.pop_all()
-        return EventStream(connection)
+        return EventStream(connection, self._place.config)
 
     def wait_for_its_end(self) -> None:
         """Wait until no hub runs for this hub.yaml: until nobody holds its lock."""
@@ -121,15 +121,17 @@ class EventStream:
 
     Args:
         connection: on which they come.
+        config: the hub.yaml of the hub.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, config: Path) -> None:
         self._connection = connection
+        self._config = config
         self._rest = connection.take()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The events, one by one. A hub that was killed ends them like one that has ended."""
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(HubNotRunningError):
             while True:
                 yield from self.wait()
 
@@ -137,7 +139,7 @@ class EventStream:
         """Wait for the next events. Returns those that have come; none after `timeout` seconds or a signal.
 
         Raises:
-            EOFError: the hub has ended.
+            HubNotRunningError: the hub has ended.
         """
         end = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -146,8 +148,11 @@ class EventStream:
             fields = (line.partition(b": ") for line in lines.split(b"\n"))
             if events := [json.loads(value) for field, _, value in fields if field == b"data"]:
                 return events
-            if not self._connection.wait(None if end is None else max(0.0, end - time.monotonic())):
-                return []
+            try:
+                if not self._connection.wait(None if end is None else max(0.0, end - time.monotonic())):
+                    return []
+            except EOFError:
+                raise HubNotRunningError(f"the hub for {self._config} has ended") from None
             self._rest += self._connection.take()
 
     def __enter__(self) -> Self:
