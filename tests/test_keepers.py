@@ -416,7 +416,7 @@ def test_when_the_ends_are_forgotten_nothing_of_them_is_left(hub: Hubs) -> None:
         child.exit()
         hub.keepers.forget(child.order.run_id)
     wait_until(lambda: all(now <= then for now, then in zip(used(), before, strict=True)))
-    wait_until(lambda: hub.zygote().children() == [])
+    wait_until(lambda: len(hub.zygote().children()) == 1)  # the one that waits for the next order
     assert list(hub.runs.iterdir()) == []
 
 
@@ -428,7 +428,7 @@ def test_what_is_forgotten_before_its_keeper_has_hung_up_stays_forgotten(
         child = hub.run("")
         child.exit()
         hub.keepers.forget(child.order.run_id)
-    wait_until(lambda: hub.zygote().children() == [])
+    wait_until(lambda: len(hub.zygote().children()) == 1)  # the one that waits for the next order
     assert list(hub.runs.iterdir()) == []
 
 
@@ -850,10 +850,50 @@ def test_after_the_death_of_the_zygote_models_go_on_and_others_can_be_started(hu
     assert first.end() == (-signal.SIGTERM, False)
 
 
+def the_one_that_waits(hub: Hubs) -> psutil.Process:
+    wait_until(lambda: len(hub.zygote().children()) == 1)
+    (keeper,) = hub.zygote().children()
+    return keeper
+
+
+def test_a_keeper_waits_for_each_order_before_there_is_one(hub: Hubs) -> None:
+    hub.run("").exit()
+    wait_until(lambda: len(hub.zygote().children()) == 1)
+    for _ in range(3):
+        waiting = the_one_that_waits(hub)
+        child = hub.run(FOREVER)
+        assert child.keeper == waiting
+        child.process.kill()
+        child.exit()
+        wait_until(lambda waiting=waiting: not is_running(waiting.pid))
+
+
+def test_the_death_of_the_keeper_that_waits_costs_no_start(hub: Hubs) -> None:
+    hub.run("").exit()
+    the_one_that_waits(hub).kill()
+    assert hub.run("print('next')").exit().tail == ("next",)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_keeper_that_waits_is_none_to_the_model_it_gets(hub: Hubs, number: signal.Signals) -> None:
+    hub.run("").exit()
+    the_one_that_waits(hub).send_signal(number)
+    assert hub.run("import time; time.sleep(0.2); print('done')").exit().tail == ("done",)
+
+
+def test_the_keeper_that_waits_ends_with_its_hub(hub: Hubs) -> None:
+    hub.run("").exit()
+    waiting = the_one_that_waits(hub)
+    hub.die()
+    wait_until(lambda: not is_running(waiting.pid))
+
+
 def test_a_zygote_that_hangs_costs_one_start(hub: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.run("").exit()
+    the_one_that_waits(hub)
     monkeypatch.setattr(keepers_module, "PATIENCE", 0.3)
     hub.zygote().suspend()
+    assert hub.run("print('by the one that waited')").exit().tail == ("by the one that waited",)
     with pytest.raises(OSError, match="its keeper does not answer"):
         hub.run("")
     monkeypatch.undo()
