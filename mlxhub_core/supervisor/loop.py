@@ -299,7 +299,7 @@ class Loop:
         plan = self._plan(settings, book)
         self._admission.adopt(book)
         self._admission.limit(settings)
-        if first or self._settings is None or settings.log_rotation != self._settings.log_rotation:
+        if self._settings is None or settings.log_rotation != self._settings.log_rotation:
             for model in self._models.values():
                 model.set_rotation(settings.log_rotation)
         self._settings = settings
