@@ -133,6 +133,15 @@ class HubManager:
         """
         self._supervisor.restart_model(name)
 
+    def reset_model(self, name: str) -> None:
+        """Have a model that was given up (``failed``) be ``stopped``, with its failures and its back-off forgotten.
+
+        Raises:
+            UnknownModelError: there is none of that name.
+            HubStateError: it runs, or is about to; or the hub is shutting down.
+        """
+        self._supervisor.reset_model(name)
+
     def get_status(self) -> list[ModelStatus]:
         """Every model of hub.yaml, in its order. Returns at once: it asks neither models nor sinks."""
         return list(self._supervisor.status())

@@ -80,6 +80,13 @@ class ModelStatus:
         backend: what serves it: ``mlx_lm``, or ``command``.
         first_failure: how the last series of failures began; None if it never failed.
         last_failure: how it failed last; None if it never did.
+        restart_at: when the hub will start it again, in seconds since the epoch; in the past if that has to wait, for
+            what `reason` then says; None if the hub will not.
+        log_begin: the byte of its log where the output of the current or last process began; None before that. The
+            log may have been rotated since, see `logs.begin_of`.
+        previous_started_at: when the process before that started, in seconds since the epoch; None if this hub knows
+            of none.
+        previous_log_begin: where the output of that one began.
     """
 
     name: str
@@ -103,3 +110,7 @@ class ModelStatus:
     backend: str = "mlx_lm"
     first_failure: Failure | None = None
     last_failure: Failure | None = None
+    restart_at: float | None = None
+    log_begin: int | None = None
+    previous_started_at: float | None = None
+    previous_log_begin: int | None = None

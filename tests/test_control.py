@@ -37,15 +37,16 @@ from mlxhub_core.errors import (
     UnknownModelError,
 )
 from mlxhub_core.events import Failure, Reason
-from mlxhub_core.observability import SinkStats
+from mlxhub_core.observability import HubInfo, SinkStats
 from mlxhub_core.place import Place, held, place_of
 from mlxhub_core.states import ModelState, ModelStatus
 from mlxhub_core.supervisor import Plan, ReloadResult
 from mlxhub_core.supervisor.plan import Step
 
 FAILURE = Failure(time=1.0, reason=Reason.CRASH, exit_code=3, log_tail=("dear me",))
-MODEL = ModelStatus("a", ModelState.READY, None, "/logs/a.log", pid=7, last_failure=FAILURE)
+MODEL = ModelStatus("a", ModelState.READY, None, "/logs/a.log", pid=None, last_failure=FAILURE)
 SINK = SinkStats("statsd/eu", 9, 5, 1, 2, 1, 1024, True, "open: OSError: \ud800", 1.5, 0.0)
+INFO = HubInfo(version="1.2.3", python="3.11", mlx_lm=None, pid=os.getpid(), config_path="/hub.yaml", started_at=9.5)
 OTHER_UID = 65534
 
 
@@ -58,6 +59,17 @@ class Hub:
     sinks: list[SinkStats] = field(default_factory=lambda: [SINK])
     stops: list[bool] = field(default_factory=list)
     done: list[tuple[str, str]] = field(default_factory=list)
+
+    plugins: list[object] = field(default_factory=list)
+
+    def info(self) -> HubInfo:
+        return INFO
+
+    def register(self, plugin: object) -> None:
+        self.plugins.append(plugin)
+
+    def unregister(self, plugin: object) -> None:
+        self.plugins.remove(plugin)
 
     def get_status(self) -> list[ModelStatus]:
         return self.models
@@ -73,6 +85,9 @@ class Hub:
 
     def restart_model(self, name: str) -> None:
         raise GroupFullError(name, "g", 1, ["a"])
+
+    def reset_model(self, name: str) -> None:
+        raise HubStateError(f"{name}: is ready")
 
     def rotate_log(self, name: str) -> None:
         self.done.append(("rotate", name))
@@ -360,8 +375,9 @@ def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: C
     client = ControlClient(config)
     assert client.get("/health") == {"status": "ok"}
     failure = {**asdict(FAILURE), "log_tail": ["dear me"]}
-    models = [{**asdict(MODEL), "last_failure": failure}]
-    assert client.get("/hub/status") == {"pid": os.getpid(), "config": str(config.resolve()), "models": models}
+    models = [{**asdict(MODEL), "last_failure": failure, "memory_bytes": None}]
+    about = {"pid": os.getpid(), "version": "1.2.3", "config": str(config.resolve()), "started_at": 9.5, "log": None}
+    assert client.get("/hub/status") == {**about, "models": models}
     assert client.get("/hub/sinks") == {"sinks": [asdict(SINK)]}
     hub.sinks = []
     assert client.get("/hub/sinks") == {"sinks": []}
@@ -374,6 +390,7 @@ def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: C
         ("/hub/models/b%20c/log/rotate", 200, {"status": "ok"}),
         ("/hub/models/b/stop", 404, "model_not_found"),
         ("/hub/models/b/restart", 429, "group_full"),
+        ("/hub/models/a/reset", 409, "wrong_state"),
         ("/hub/models/b/explode", 404, "not_found"),
         (
             "/hub/reload",

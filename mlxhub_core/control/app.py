@@ -6,9 +6,10 @@ An error has the envelope of the OpenAI API: ``{"error": {"type": ..., "message"
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from mlxhub_core.control import INVALID_CONFIG
+from mlxhub_core.control import INVALID_CONFIG, streams
+from mlxhub_core.control.history import Entry, History
 from mlxhub_core.errors import ConfigError, GroupFullError, HubError, HubStateError, UnknownModelError
-from mlxhub_core.observability import SinkStats
+from mlxhub_core.metrics.usage import memory_of
+from mlxhub_core.observability import HubInfo, SinkStats
 from mlxhub_core.states import ModelStatus
 from mlxhub_core.targets import targets_of
 
@@ -37,6 +40,10 @@ class Hub(Protocol):
     @property
     def config_path(self) -> Path:
         """Its hub.yaml."""
+        ...
+
+    def info(self) -> HubInfo:
+        """The hub itself."""
         ...
 
     def get_status(self) -> Sequence[ModelStatus]:
@@ -59,6 +66,10 @@ class Hub(Protocol):
         """Stop a model if it runs and start it; returns when the new process runs."""
         ...
 
+    def reset_model(self, name: str) -> None:
+        """Forget that a model has failed."""
+        ...
+
     def rotate_log(self, name: str) -> None:
         """Rotate the log of a model; returns when that is done."""
         ...
@@ -71,22 +82,46 @@ class Hub(Protocol):
         """What `reload` would do."""
         ...
 
+    def register(self, plugin: object) -> None:
+        """Have an object's hooks called for each event."""
+        ...
 
-def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
+    def unregister(self, plugin: object) -> None:
+        """End what `register` began."""
+        ...
+
+
+def make_app(hub: Hub, stop: Callable[[bool], object], history: History, log: Path | None = None) -> Starlette:
     """The routes of the control socket.
 
     Args:
         hub: answers.
         stop: called when somebody asks for the hub's end, with whether the models are to be kept; returns at once.
+        history: of the hub.
+        log: the file that the hub itself logs to, if it does.
     """
     config = str(hub.config_path.resolve())
 
     async def health(_request: Request) -> JSONResponse:
         return _Json({"status": "ok"})
 
-    async def status(_request: Request) -> JSONResponse:
-        models = [asdict(model) for model in hub.get_status()]
-        return _Json({"pid": os.getpid(), "config": config, "models": models})
+    async def events(request: Request) -> StreamingResponse:
+        query = request.query_params
+        models, since = frozenset(query.getlist("model")), _epoch(query.get("since", "-inf"))
+        _refuse_unknown(models)
+
+        def wanted(entry: Entry) -> bool:
+            return (not models or entry.model in models) and entry.event.time >= since
+
+        position = history.seq_of(request.headers.get("last-event-id", ""))
+        found = streams.events(history, position, wanted, follow=query.get("follow") != "false")
+        return StreamingResponse(found, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    def _refuse_unknown(models: Iterable[str]) -> None:
+        known = [model.name for model in hub.get_status()]
+        for name in models:
+            if name not in known and not history.knows(name):
+                raise UnknownModelError(name, known)
 
     async def sinks(_request: Request) -> JSONResponse:
         return _Json({"sinks": [asdict(stats) for stats in hub.sink_stats()]})
@@ -99,7 +134,14 @@ def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
         stop(request.query_params.get("keep_models") == "true")
         return _Json({"status": "stopping"}, 202)
 
-    # Those that are not `async` have a thread each, as they wait for models.
+    # Those that are not `async` have a thread each, as they wait for models, or look at processes.
+
+    def status(_request: Request) -> JSONResponse:
+        found, info = hub.get_status(), hub.info()
+        memory = memory_of(found)
+        models = [{**asdict(model), "memory_bytes": memory.get(model.name)} for model in found]
+        about = {"pid": os.getpid(), "version": info.version, "config": config, "started_at": info.started_at}
+        return _Json({**about, "log": None if log is None else str(log), "models": models})
 
     def reload(request: Request) -> JSONResponse:
         if request.query_params.get("dry_run") == "true":
@@ -113,6 +155,7 @@ def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
             "start": hub.start_model,
             "stop": hub.stop_model,
             "restart": hub.restart_model,
+            "reset": hub.reset_model,
             "log/rotate": hub.rotate_log,
         }
         action = request.path_params["action"]
@@ -124,6 +167,7 @@ def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
     routes = [
         Route("/health", health),
         Route("/hub/status", status),
+        Route("/hub/events", events),
         Route("/hub/sinks", sinks),
         Route("/hub/sd", discovery),
         Route("/hub/shutdown", shutdown, methods=["POST"]),
@@ -136,6 +180,16 @@ def make_app(hub: Hub, stop: Callable[[bool], object]) -> Starlette:
     return app
 
 
+def _epoch(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise HTTPException(400, "since must be in seconds since the epoch, as 1780000000.5")
+    return seconds
+
+
 class _Json(JSONResponse):
     """JSON in ASCII: what a sink says of its error, or the name of a file, need not be Unicode that can be encoded."""
 
@@ -145,6 +199,8 @@ class _Json(JSONResponse):
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:
+        return _error(400, "invalid_request_error", error.detail, "bad_request")
     message = f"this hub has no {request.method} {request.url.path}; restart it if mlxhub is newer than it"
     code = _CODES.get(error.status_code, "bad_request")
     return _error(error.status_code, "invalid_request_error", message, code, error.headers)

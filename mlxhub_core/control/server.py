@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from uvicorn import Config, Server
 
 from mlxhub_core.control.app import Hub, make_app
+from mlxhub_core.control.history import History
 from mlxhub_core.errors import HubError
 from mlxhub_core.place import Place
 
@@ -34,11 +35,13 @@ class ControlServer:
         hub: is asked.
         place: where the socket is.
         stop: see `app.make_app`.
+        log: the file that the hub itself logs to, if it does.
     """
 
-    def __init__(self, hub: Hub, place: Place, stop: Callable[[bool], object]) -> None:
+    def __init__(self, hub: Hub, place: Place, stop: Callable[[bool], object], log: Path | None = None) -> None:
         self._hub = hub
         self._stop = stop
+        self._log = log
         self._place = place
         self._held = ExitStack()
 
@@ -51,13 +54,26 @@ class ControlServer:
             HubError: there can be no socket.
         """
         with ExitStack() as stack:
+            history = stack.enter_context(_heard(self._hub))
             listener = stack.enter_context(_listening(self._place.socket))
-            stack.enter_context(_answering(make_app(self._hub, self._stop), listener))
+            stack.enter_context(_answering(make_app(self._hub, self._stop, history, self._log), listener))
+            stack.callback(history.close)
             self._held = stack.pop_all()
 
     def close(self) -> None:
         """Answer no more, and remove the socket. Does nothing if it is not open."""
         self._held.close()
+
+
+@contextmanager
+def _heard(hub: Hub) -> Iterator[History]:
+    """A history that hears of all that happens in the hub."""
+    history = History(hub.info())
+    hub.register(history)
+    try:
+        yield history
+    finally:
+        hub.unregister(history)
 
 
 @contextmanager

@@ -14,6 +14,14 @@ _ProcessKey = tuple[int, float]
 """A process: its number, which the system uses again, and when it was started."""
 
 
+def memory_of(models: Iterable[ModelStatus]) -> Mapping[str, int]:
+    """Bytes of memory of each model's process and all that descend from it. Those that have none are left out."""
+    alive = [model for model in models if model.pid is not None]
+    children = _children() if alive else {}
+    found = {model.name: list(filter(None, map(_memory_if_any, _tree(model.pid, children)))) for model in alive}
+    return {name: sum(sizes) for name, sizes in found.items() if sizes}
+
+
 class UsageMeter:
     """Measures the process trees of models, again and again."""
 
@@ -85,6 +93,14 @@ def _memory(process: psutil.Process) -> int:
     extended = getattr(process, "memory_info_ex", None)
     footprint = getattr(extended(), "phys_footprint", None) if extended is not None else None
     return int(footprint if footprint is not None else process.memory_info().rss)
+
+
+def _memory_if_any(process: psutil.Process) -> int | None:
+    """None: it has ended meanwhile, or the system does not let us look."""
+    try:
+        return _memory(process)
+    except (psutil.Error, OSError):
+        return None
 
 
 def _fds(process: psutil.Process) -> int | None:

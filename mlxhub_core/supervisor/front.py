@@ -55,6 +55,10 @@ class Supervisor:
         """Stop a model if it runs and start it; returns when the new process runs. Raises HubError."""
         self._ask(lambda reply: say.Restart(name, reply))
 
+    def reset_model(self, name: str) -> None:
+        """Have a model that has failed be as if it had not. Raises HubError."""
+        self._ask(lambda reply: say.Reset(name, reply))
+
     def rotate_log(self, name: str) -> None:
         """Rotate the log of a model; returns when that is done. Raises HubError."""
         self._ask(lambda reply: say.RotateLog(name, reply))

@@ -64,6 +64,9 @@ class Lifecycle:
         self._started_at: float | None = None
         self._ready_at: float | None = None
         self._stopped_at: float | None = None
+        self._restart_at: float | None = None
+        self._log_begin: int | None = None
+        self._previous: tuple[float | None, int | None] = None, None
         self._awaiting_stop: list[Reply] = []
         self._released = False
 
@@ -120,6 +123,10 @@ class Lifecycle:
             backend="mlx_lm" if self.settings.command is None else "command",
             first_failure=self._series.first,
             last_failure=self._series.last,
+            restart_at=self._restart_at,
+            log_begin=self._log_begin,
+            previous_started_at=self._previous[0],
+            previous_log_begin=self._previous[1],
         )
 
     # What may be asked of it.
@@ -127,7 +134,9 @@ class Lifecycle:
     def update(self, settings: ModelSettings, log_path: str) -> None:
         """Heed these settings: what concerns only the hub at once, the rest from the next start on."""
         before, self.settings = self.settings, settings
-        self.log_path, self.retired = log_path, False
+        if log_path != self.log_path:  # Nothing of it is there yet.
+            self.log_path, self._log_begin, self._previous = log_path, None, (None, None)
+        self.retired = False
         if self._run and self._state in RUNNING and settings.health != before.health:
             self._run.watch_anew(settings.health)
         if self._state is ModelState.BACKOFF and settings.restart.policy == "never":
@@ -140,7 +149,8 @@ class Lifecycle:
         self._cancel_restart()  # What is here now is the restart of the one before.
         self._move(ModelState.STARTING, None)
         self._run = run = Run(survivor.run_id, self.ctx, started, self._world, self._then(survivor.started_at))
-        self._started_at, self._restarts = survivor.started_at, restarts
+        self._began(survivor.started_at, started)
+        self._restarts = restarts
         if survivor.asked is not None:
             run.stop_reason = reason_of(survivor.asked)
             run.trouble = Trouble(run.stop_reason, "the former hub ended it for that")
@@ -202,6 +212,14 @@ class Lifecycle:
             self._run.stop_reason = reason
             self._reason = reason
             self._ask_to_end(self._run, reason)
+
+    def reset(self) -> None:
+        """Forget that it has failed, and be stopped. Raises HubStateError if it is neither failed nor stopped."""
+        if self._state not in (ModelState.FAILED, ModelState.STOPPED):
+            raise HubStateError(f"{self.name}: is {self._state}, and only a failed one can be reset; stop it first")
+        self._series = Series()
+        self._restarts = 0
+        self._rest(Reason.OPERATOR)
 
     def kill(self) -> None:
         """If it is stopping, have that done at once."""
@@ -302,12 +320,14 @@ class Lifecycle:
             self._checks += 1
             self._checks_failed += not result.ok
 
-    def _move(self, state: ModelState, reason: str | None) -> None:
+    def _move(self, state: ModelState, reason: str | None, wait: float | None = None) -> None:
+        """Be in another state; `wait`: seconds until it is started again."""
         if state not in MOVES[self._state]:
             raise IllegalMoveError(f"{self.name}: {self._state} -> {state} ({reason})")
         self._state = state
         self._reason = reason
         self._obstacle = None
+        self._restart_at = None if wait is None else self._world.wall() + wait
 
     def _live(self, run_id: str) -> Run | None:
         return self._run if self._run and self._run.id == run_id else None
@@ -327,10 +347,17 @@ class Lifecycle:
             return
         self._run = run = Run(run_id, self.ctx, started, self._world, self._world.clock())
         self._log_lost = 0
-        self._started_at, self._ready_at, self._stopped_at = self._world.wall(), None, None
+        self._began(self._world.wall(), started)
+        self._ready_at, self._stopped_at = None, None
         self._announce(run, "model_started", reason, started.note, pid=started.process.pid)
         self._world.answer(replies)
         self._begin(run, adopted=False)
+
+    def _began(self, at: float, started: Started) -> None:
+        """Take note of when, and where in the log, a process began; and the one before it."""
+        if self._log_begin is not None:
+            self._previous = self._started_at, self._log_begin
+        self._started_at, self._log_begin = at, started.log_begin
 
     def _begin(self, run: Run, *, adopted: bool) -> None:
         """Begin to ask it how it is; who cannot be asked is well."""
@@ -420,9 +447,8 @@ class Lifecycle:
     def _on_clean_exit(self, run: Run, outcome: Exit) -> None:
         again = self.settings.restart.policy == "always" and not self._released
         delay = self._next_delay(run) if again else None
-        self._move(
-            ModelState.STOPPED if not again else ModelState.FAILED if delay is None else ModelState.BACKOFF, Reason.EXIT
-        )
+        after = ModelState.STOPPED if not again else ModelState.FAILED if delay is None else ModelState.BACKOFF
+        self._move(after, Reason.EXIT, delay)
         self._announce_stop(run, Reason.EXIT, outcome, restart_in=delay)
         self._announce_restart(run.ctx, run.id, again, delay)
 
@@ -438,7 +464,7 @@ class Lifecycle:
         again = again and self.settings.restart.policy != "never" and not self._released
         delay = self._next_delay(run) if again else None
         first = self._series.add(failure)
-        self._move(ModelState.FAILED if delay is None else ModelState.BACKOFF, failure.detail or failure.reason)
+        self._move(ModelState.FAILED if delay is None else ModelState.BACKOFF, failure.detail or failure.reason, delay)
         about = {**_envelope(failure), **_end_of(run_id), **more, "restart_in": delay, "first_failure": first}
         self._world.announce("model_failed", about, ctx=ctx, exit_code=failure.exit_code)
         self._announce_restart(ctx, run_id, again, delay)

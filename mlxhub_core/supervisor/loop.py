@@ -113,6 +113,8 @@ class Loop:
                 self._stop(self._model(name), Reason.OPERATOR, reply)
             case say.Restart(name, reply):
                 self._restart(self._model(name), Reason.OPERATOR, reply)
+            case say.Reset(name, reply):
+                self._reset(self._model(name), reply)
             case say.Apply(settings, apply_reply):
                 self._apply(settings, apply_reply)
             case say.Preview(settings, plan_reply):
@@ -252,6 +254,13 @@ class Loop:
         if model.state in ALIVE:
             model.stop(reason, say.Reply())
         self._start(model, reason, reply)
+
+    def _reset(self, model: Lifecycle, reply: say.Reply) -> None:
+        self._refuse_if_closing()
+        if model.name in self._waiting:
+            raise HubStateError(f"{model.name}: is about to be started; stop it first")
+        model.reset()
+        self.answer([reply])
 
     def _queue(self, model: Lifecycle, reason: Reason, reply: say.Reply) -> None:
         """Have it started as soon as it has ended, and has a place and its port."""
@@ -438,7 +447,7 @@ class Loop:
         host, port = record.host, record.port
         target = None if port is None else Target(host, port, record.mlx_model, process.pid, log, begin)
         probe = self._make_probe(target) if target else None
-        return Started(process, host, port, probe, self._machine.oom_kills(), note)
+        return Started(process, host, port, probe, self._machine.oom_kills(), note, begin)
 
     def ask(self, run: Run, model: ModelSettings) -> None:
         """Ask a process whether it can answer."""

@@ -38,6 +38,14 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Reset:
+    """Forget that a model has failed; answered at once."""
+
+    name: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
 class RotateLog:
     """Rotate the log of a model; answered when that is done."""
 
@@ -157,6 +165,7 @@ Message = (
     Start
     | Stop
     | Restart
+    | Reset
     | RotateLog
     | Reserve
     | Preview

@@ -28,6 +28,7 @@ class Started:
         probe: asks it whether it can answer; None: it listens nowhere.
         oom_kills: the machine's count when it was started; see `vitals.Machine`.
         note: a sentence about its start that people should know.
+        log_begin: the byte of its log where its output begins.
     """
 
     process: Process
@@ -36,6 +37,7 @@ class Started:
     probe: Probe | None
     oom_kills: int | None = None
     note: str | None = None
+    log_begin: int = 0
 
 
 class Surroundings(Protocol):
