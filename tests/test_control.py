@@ -485,7 +485,7 @@ def test_nothing_is_logged_of_any_request(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     serve(Hub(config))
-    assert b" 200 " in ask(place, b"GET /health?t0ken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b" 400 " in ask(place, b"GET /health?t0ken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b" 404 " in ask(place, b"GET /t0ken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b" 400 " in ask(place, b"t0ken\r\n\r\n")
     assert caplog.records == []
