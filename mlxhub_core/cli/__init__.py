@@ -15,23 +15,28 @@ import click
 from mlxhub_core import __version__
 from mlxhub_core.cli.lazy import LazyGroup
 from mlxhub_core.errors import HubError
+from mlxhub_core.waits import heed_signals
 
 EXIT_INTERRUPTED = 130
 """What shells give a command that Ctrl-C ended: 128 + SIGINT."""
 
 _COMMANDS = {
-    "start": "Run the models of a hub.yaml until Ctrl-C.",
+    "start": "Start the hub, and its models, in the background.",
     "status": "How the models are.",
+    "watch": "Watch the models, the sinks and what happens, live.",
+    "events": "What has happened, and what happens.",
+    "explain": "What happened to a model, and what you can do.",
+    "logs": "What models have written; rotate it.",
     "start-model": "Start models.",
     "stop-model": "Stop models.",
     "restart-model": "Restart models.",
+    "reset": "Forget that models have failed.",
     "reload": "Apply hub.yaml to the hub that runs.",
     "stop": "Stop the hub that runs, and its models or not.",
     "init": "Write a hub.yaml to start from.",
     "check": "Say what is wrong with a hub.yaml.",
     "schema": "Print the JSON schema of hub.yaml, for editors.",
     "sinks": "See and try the sinks: list, describe, check, test, status.",
-    "logs": "Rotate the logs of models.",
     "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",
 }
@@ -51,6 +56,7 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point of the command."""
+    heed_signals()
     try:
         code = cli.main(prog_name="mlxhub", standalone_mode=False)
     except click.ClickException as error:

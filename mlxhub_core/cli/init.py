@@ -34,7 +34,7 @@ sinks:                                # who is told when a model starts, is read
 models:
   - name: qwen3                       # also the name of its log
     model_path: mlx-community/Qwen3-0.6B-4bit   # a name on the Hugging Face hub, or a directory
-    default: true                     # starts with the hub; others with `HubManager.start_model`
+    default: true                     # starts with the hub; others with `mlxhub start-model`
     restart: on-failure               # or: never, always
     options:                          # any flag of `mlx_lm server`, without its dashes
       max-tokens: 512
