@@ -39,6 +39,10 @@ _COMMANDS = {
     "sinks": "See and try the sinks: list, describe, check, test, status.",
     "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",
+    "doctor": "Look at all that a hub needs, and say what to do.",
+    "service": "Start the hub when you log in: launchd, systemd.",
+    "completion": "Complete commands and names with Tab.",
+    "version": "Which versions are here.",
 }
 
 
@@ -47,11 +51,20 @@ _COMMANDS = {
     package=__name__,
     commands=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="See it work: mlxhub demo.  Then: mlxhub init, put your models into hub.yaml, and mlxhub start",
+    epilog="Exit codes: 0 ok; 1 it could not be done; 2 hub.yaml or the command line is wrong; 3 no hub runs; 130"
+    " interrupted.",
 )
 @click.version_option(__version__, prog_name="mlxhub", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Run several local models at once, and tell your monitoring what happens to them."""
+    """Run several local models at once, and tell your monitoring what happens to them.
+
+    \b
+      mlxhub demo      # see it all work, with two tiny real models
+      mlxhub init      # write a hub.yaml; put your models in
+      mlxhub start     # start them
+      mlxhub status    # how they are
+      mlxhub doctor    # what is in the way, should something not work
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
 
 
 def main() -> None:
