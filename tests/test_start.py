@@ -284,6 +284,7 @@ def status(state: str, failed_at: float | None = None, **more: Any) -> dict[str,
         ([status("stopped", reason="operator")], []),  # somebody has stopped it meanwhile
         ([status("ready"), status("backoff", 110.0)], []),  # it was ready, while others were waited for
         ([status("starting")], None),
+        ([status("starting", 90.0)], None),  # it failed before that
         ([], None),
     ],
 )
