@@ -478,7 +478,7 @@ def test_a_wrong_method_is_refused_with_the_right_one_and_head_does_not_hang(hub
 def test_a_model_that_cannot_be_started_is_no_failure_of_the_hub(hub: Hub) -> None:
     hub.run("{name: a, command: [/no/such/program]}")
     status, _, body = hub.ask("POST", "/hub/models/a/start")
-    assert (status, json.loads(body)["error"]["code"]) == (422, "launch_failed")
+    assert (status, json.loads(body)["error"]["code"]) == (409, "launch_failed")
     assert "/no/such/program" in body.decode()
 
 
