@@ -274,7 +274,7 @@ async def _report(_request: Request, error: Exception) -> Response:
     if isinstance(error, GroupFullError):
         return error_response(429, str(error), "group_full")
     if isinstance(error, LaunchError):
-        return error_response(422, str(error), "launch_failed")
+        return error_response(409, str(error), "launch_failed")
     if isinstance(error, HubStateError):
         return error_response(409, str(error), "wrong_state")
     if isinstance(error, ConfigError):
