@@ -190,10 +190,11 @@ def test_a_follower_hears_of_each_event_as_it_comes_and_of_the_last_ones_before_
     arrived = threading.Condition()
 
     def follow() -> None:
-        for event in hub.client.events():
-            with arrived:
-                got.append(event["hook"])
-                arrived.notify()
+        with hub.client.events() as events:
+            for event in events:
+                with arrived:
+                    got.append(event["hook"])
+                    arrived.notify()
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -231,6 +232,13 @@ def test_followers_that_hang_up_are_forgotten_at_once_though_nothing_happens(hub
         assert one.readline() == other.readline()
         assert len(history._followers) == 2
     wait_until(lambda: history._followers == [])
+
+
+def test_since_is_about_what_was_and_keeps_nothing_new_from_a_follower_whatever_the_clock_says(hub: Hub) -> None:
+    hub.run(sleeper("a"))
+    with hub.client.events(since=time.time() + 3600) as events:
+        hub.manager.start_model("a")
+        assert next(iter(events))["hook"] == "model_started"
 
 
 def test_a_follower_that_reads_nothing_holds_up_nobody_and_is_told_of_its_gap(hub: Hub) -> None:
@@ -331,6 +339,16 @@ def test_the_status_says_when_a_model_will_be_started_again_and_where_its_runs_b
     assert hub.client.get("/hub/status")["models"][0]["restart_at"] is None
 
 
+def test_where_runs_began_in_another_log_is_forgotten(hub: Hub) -> None:
+    hub.run(says("a", "print(1)", default="true"))
+    hub.manager.restart_model("a")
+    assert hub.client.get("/hub/status")["models"][0]["previous_log_begin"] == 0
+    hub.config.write_text(hub.config.read_text().replace("log_path: logs", "log_path: others"))
+    hub.manager.reload()
+    (model,) = hub.client.get("/hub/status")["models"]
+    assert (model["log_begin"], model["previous_log_begin"], model["previous_started_at"]) == (0, None, None)
+
+
 # Reset.
 
 
@@ -372,7 +390,6 @@ def lines_of(hub: Hub, query: str = "") -> bytes:
 
 def test_a_log_is_told_byte_for_byte_its_last_lines_first_of_all(hub: Hub) -> None:
     hub.run(sleeper("a"))
-    hub.log_of("a").parent.mkdir()
     rows = [b"%d\xff\0\r\n" % number for number in range(150)]
     hub.log_of("a").write_bytes(b"".join(rows))
     assert lines_of(hub) == b"".join(rows[-100:])
@@ -475,10 +492,15 @@ def test_a_wrong_method_is_refused_with_the_right_one_and_head_does_not_hang(hub
         assert (status, headers["allow"]) == (405, "GET")
 
 
+def test_a_host_header_that_is_none_is_no_failure_of_the_hub(hub: Hub) -> None:
+    status, _, body = hub.ask("GET", "/nothing", {"Host": "[::1"})
+    assert (status, json.loads(body)["error"]["code"]) == (404, "not_found")
+
+
 def test_a_model_that_cannot_be_started_is_no_failure_of_the_hub(hub: Hub) -> None:
     hub.run("{name: a, command: [/no/such/program]}")
     status, _, body = hub.ask("POST", "/hub/models/a/start")
-    assert (status, json.loads(body)["error"]["code"]) == (422, "launch_failed")
+    assert (status, json.loads(body)["error"]["code"]) == (409, "launch_failed")
     assert "/no/such/program" in body.decode()
 
 
@@ -655,16 +677,16 @@ def test_a_reload_that_fails_for_another_reason_leaves_no_listener(
 ) -> None:
     other = free_port()
     hub.write(sleeper("b"), top=control(other))
-    seen: list[bool] = []
+    seen: list[int] = []
 
     def refuse(_settings: object) -> None:
-        seen.append(listens(other))
+        seen.append(over_tcp(other, token=token)[0])
         raise HubError("no port is free")
 
     monkeypatch.setattr(hub.manager._supervisor, "reserve_ports", refuse)
     with pytest.raises(HubError, match="no port is free"):
         hub.manager.reload()
-    assert seen == [True]
+    assert seen == [200]
     assert not listens(other)
     assert over_tcp(port, token=token)[0] == 200
 
