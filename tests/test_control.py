@@ -583,7 +583,7 @@ def test_clients_that_never_go_do_not_keep_a_hub_from_its_end(
 def test_who_asks_where_no_hub_runs_is_told_how_to_start_one(config: Path) -> None:
     with pytest.raises(HubNotRunningError) as caught:
         ControlClient(config).get("/health")
-    assert str(caught.value) == f"no hub runs for {config.resolve()}; start one with `mlxhub start`"
+    assert str(caught.value) == f"no hub runs for {config.resolve()}; start one with `mlxhub start -c {config}`"
     assert caught.value.exit_code == 3
 
 

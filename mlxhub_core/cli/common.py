@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -70,11 +69,6 @@ def config_argument(command: F) -> F:
         expose_value=False,
     )
     return argument(config_option(command))
-
-
-def same_hub(config: Path) -> str:
-    """What to add to another command so that it is about the same hub: nothing, or `` -c other.yaml``."""
-    return "" if config == Path("hub.yaml") else f" -c {shlex.quote(str(config))}"
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

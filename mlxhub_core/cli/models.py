@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import click
 
 from mlxhub_core.cli.asking import all_done, post_for_each
-from mlxhub_core.cli.common import config_option, same_hub
+from mlxhub_core.cli.common import config_option
 from mlxhub_core.control.client import ControlClient
+from mlxhub_core.place import same_hub
 
 F = TypeVar("F", bound=Callable[..., Any])
 

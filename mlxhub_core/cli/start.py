@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxhub_core.cli.common import config_option, printable, same_hub, say, shortened, show_warnings, style
+from mlxhub_core.cli.common import config_option, printable, say, shortened, show_warnings, style
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import EXIT_FAILED, HubNotRunningError
+from mlxhub_core.place import same_hub
 
 if TYPE_CHECKING:
     from mlxhub_core.settings import HubSettings

@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from mlxhub_core.cli.asking import named
-from mlxhub_core.cli.common import config_option, json_option, same_hub, style, terminal_width
+from mlxhub_core.cli.common import config_option, json_option, style, terminal_width
 from mlxhub_core.cli.rows import COLOURS, lines_of
 from mlxhub_core.cli.words import state_in_words
 from mlxhub_core.control.client import ControlClient
+from mlxhub_core.place import same_hub
 
 
 @click.command()

@@ -15,11 +15,12 @@ from typing import Any
 import click
 
 from mlxhub_core.cli import EXIT_INTERRUPTED
-from mlxhub_core.cli.common import config_option, printable, same_hub
+from mlxhub_core.cli.common import config_option, printable
 from mlxhub_core.cli.events import event_line
 from mlxhub_core.cli.words import state_in_words
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import HubError, HubNotRunningError
+from mlxhub_core.place import same_hub
 from mlxhub_core.waits import until_readable
 
 EVENTS = 200
