@@ -17,10 +17,10 @@ from mlxhub_core.waits import until_readable
 
 LAST_BYTES = 64 * 1024
 """Of the log of a hub that has ended while it started, so much is looked at."""
-ENDING = 5.0
-"""Seconds that one which cannot be asked any more may take to end."""
 LAST_LINES = 20
 """And so many lines of it are shown."""
+ENDING = 5.0
+"""Seconds that one which cannot be asked any more may take to end."""
 
 
 @dataclass(frozen=True, slots=True)

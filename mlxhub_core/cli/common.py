@@ -107,7 +107,8 @@ def closing(hub: HubManager) -> Iterator[Ending]:
         if keep:
             say("leaving the models to the next hub")
         else:
-            say("stopping the models; Ctrl-C again kills those that take their time")
+            # In the background nobody can press it.
+            say("stopping the models" + ("" if _has_log_file else "; Ctrl-C again kills those that take their time"))
         stopper.join()
 
 

@@ -143,6 +143,6 @@ def _failure_lines(model: Fields, since: float, option: str) -> list[str]:
     more = f"  `mlxhub explain{option} {name}` says more"
     if failure is None or (failure["time"] < since and model["state"] not in (ModelState.BACKOFF, ModelState.FAILED)):
         why = f": {reason_in_words(model['reason'])}" if model["reason"] else ""
-        return [f"{name}: {model['state']}{why}", more]
+        return [printable(f"{name}: {model['state']}{why}"), more]
     tail = [f"  | {printable(line)}" for line in failure["log_tail"][-TAIL:]]
-    return [f"{name}: failed ({failure_in_words(failure)}){what_next(model)}", *tail, more]
+    return [printable(f"{name}: failed ({failure_in_words(failure)}){what_next(model)}"), *tail, more]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mlxhub_core.cli.asking import named
-from mlxhub_core.cli.common import config_option, json_option, style, terminal_width
+from mlxhub_core.cli.common import config_option, json_option, printable, style, terminal_width
 from mlxhub_core.cli.rows import COLOURS, lines_of
 from mlxhub_core.cli.words import state_in_words
 from mlxhub_core.control.client import ControlClient
@@ -52,4 +52,4 @@ def show(models: Sequence[dict[str, Any]], option: str) -> None:
         click.echo(line.replace(f" {state} ", f" {style(state, COLOURS[state])} ", 1) if state in COLOURS else line)
     for model in models:
         if said := state_in_words(model, option):
-            click.echo(f"{model['name']}: {said}")
+            click.echo(f"{model['name']}: {printable(said)}")
