@@ -19,7 +19,7 @@ LAST_BYTES = 64 * 1024
 """Of the log of a hub that has ended while it started, so much is looked at."""
 LAST_LINES = 20
 """And so many lines of it are shown."""
-ENDING = 5.0
+ENDING = 2.0
 """Seconds that one which cannot be asked any more may take to end."""
 
 
