@@ -234,6 +234,13 @@ def test_followers_that_hang_up_are_forgotten_at_once_though_nothing_happens(hub
     wait_until(lambda: history._followers == [])
 
 
+def test_since_is_about_what_was_and_keeps_nothing_new_from_a_follower_whatever_the_clock_says(hub: Hub) -> None:
+    hub.run(sleeper("a"))
+    with hub.client.events(since=time.time() + 3600) as events:
+        hub.manager.start_model("a")
+        assert next(iter(events))["hook"] == "model_started"
+
+
 def test_a_follower_that_reads_nothing_holds_up_nobody_and_is_told_of_its_gap(hub: Hub) -> None:
     hub.run(sleeper("a"))
     (plugin,) = (each for each, _ in hub.manager._fanout._registered)
@@ -330,6 +337,16 @@ def test_the_status_says_when_a_model_will_be_started_again_and_where_its_runs_b
     assert (model["log_begin"], model["previous_log_begin"], model["previous_started_at"]) == (10, 0, first)
     hub.manager.stop_model("a")
     assert hub.client.get("/hub/status")["models"][0]["restart_at"] is None
+
+
+def test_where_runs_began_in_another_log_is_forgotten(hub: Hub) -> None:
+    hub.run(says("a", "print(1)", default="true"))
+    hub.manager.restart_model("a")
+    assert hub.client.get("/hub/status")["models"][0]["previous_log_begin"] == 0
+    hub.config.write_text(hub.config.read_text().replace("log_path: logs", "log_path: others"))
+    hub.manager.reload()
+    (model,) = hub.client.get("/hub/status")["models"]
+    assert (model["log_begin"], model["previous_log_begin"], model["previous_started_at"]) == (0, None, None)
 
 
 # Reset.
@@ -473,6 +490,11 @@ def test_a_wrong_method_is_refused_with_the_right_one_and_head_does_not_hang(hub
     for method in ("HEAD", "POST", "DELETE"):
         status, headers, _ = hub.ask(method, path)
         assert (status, headers["allow"]) == (405, "GET")
+
+
+def test_a_host_header_that_is_none_is_no_failure_of_the_hub(hub: Hub) -> None:
+    status, _, body = hub.ask("GET", "/nothing", {"Host": "[::1"})
+    assert (status, json.loads(body)["error"]["code"]) == (404, "not_found")
 
 
 def test_a_model_that_cannot_be_started_is_no_failure_of_the_hub(hub: Hub) -> None:

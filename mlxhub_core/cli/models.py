@@ -12,6 +12,7 @@ import click
 from mlxhub_core.cli.asking import all_done, post_for_each
 from mlxhub_core.cli.common import config_option
 from mlxhub_core.control.client import ControlClient
+from mlxhub_core.place import same_hub
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,5 +83,5 @@ def _start(config: Path, models: tuple[str, ...], verb: str, timeout: float | No
     if wait or timeout is not None:
         from mlxhub_core.cli.progress import until_ready
 
-        done = until_ready(client, done, began, timeout)
+        done = until_ready(client, done, began, timeout, same_hub(config))
     all_done(done, models)
