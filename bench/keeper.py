@@ -251,35 +251,45 @@ def stopped_hub(directory: Path, program: str) -> float:
 
 def crashes() -> None:
     """SIGKILL of a model until a sink's hook runs, until the next process runs; of a keeper until a sink's hook runs."""
-    hook, restart, keeper_lost, floor_told, floor_restart = ([] for _ in range(5))
+    told, told_floor, restarted, restarted_floor, unkept = ([] for _ in range(5))
     stamp = Stamp()
     with place() as directory, fifo(directory) as began:
         # A shell, as it begins in a thousandth of a second: the hub's part is what counts.
         argv = ["sh", "-c", "echo > began; exec sleep 1000"]
-        model = {"name": "m", "default": True, "health": False, "working_directory": str(directory), "command": argv}
-        model["restart"] = {"delay": 0, "max_failures": 1000, "jitter": 0}
+        model = {"health": False, "working_directory": str(directory), "command": argv}
+        at_once = {"delay": 0, "max_failures": 1000, "jitter": 0}
+        models = [{"name": "never", "restart": "never", **model}, {"name": "at-once", "restart": at_once, **model}]
         config = directory / "hub.yaml"
-        config.write_text(f"log_path: .\nlog_rotation: off\nsinks: {{loguru: off}}\nmodels: [{json.dumps(model)}]\n")
+        config.write_text(f"log_path: .\nlog_rotation: off\nsinks: {{loguru: off}}\nmodels: {json.dumps(models)}\n")
         with HubManager(config, observability_sink=stamp) as hub:
             hub.reload()
-            began()
-            for number in range(20 * ROUNDS):
-                time.sleep(0.02)
-                victim = psutil.Process(hub.get_status()[0].pid)
-                if number % 4 == 3 and (parent := victim.parent()):
-                    keeper_lost.append(stamp.after(parent.kill))
-                    began()
-                    continue
+            for _ in range(15 * ROUNDS):
+                told.append(stamp.after(started(hub, "never", began).kill))
+                victim = started(hub, "at-once", began)
                 killed = time.monotonic()
-                hook.append(stamp.after(victim.kill))
-                restart.append(began() - killed)
-                told, restarted = bare_crash(directory, argv, began)
-                floor_told.append(told)
-                floor_restart.append(restarted)
-    print("after a SIGKILL, no delay before the restart; the floor is a thread in `Popen.wait` and another Popen:")
-    print(f"  model -> a sink's hook runs      {spread(hook)}   floor {spread(floor_told)}")
-    print(f"  model -> the next process runs   {spread(restart)}   floor {spread(floor_restart)}")
-    print(f"  keeper -> a sink's hook runs     {spread(keeper_lost)}   (the model is ended before)\n")
+                stamp.after(victim.kill)
+                restarted.append(began() - killed)
+                hub.stop_model("at-once")
+                keeper = started(hub, "never", began).parent()
+                assert keeper is not None
+                unkept.append(stamp.after(keeper.kill))
+                bare_told, bare_restarted = bare_crash(directory, argv, began)
+                told_floor.append(bare_told)
+                restarted_floor.append(bare_restarted)
+    print("after a SIGKILL; the floor is a thread in `Popen.wait` and another Popen:")
+    print(f"  model -> a sink's hook runs      {spread(told)}   floor {spread(told_floor)}")
+    print(
+        f"  model -> the next process runs   {spread(restarted)}   floor {spread(restarted_floor)}   (no delay is asked for)"
+    )
+    print(f"  keeper -> a sink's hook runs     {spread(unkept)}   (the model is ended before)\n")
+
+
+def started(hub: HubManager, name: str, began: Callable[[], float]) -> psutil.Process:
+    """A model that runs, and has come to rest."""
+    hub.start_model(name)
+    began()
+    time.sleep(0.02)
+    return next(psutil.Process(model.pid) for model in hub.get_status() if model.name == name)
 
 
 def starts() -> None:

@@ -26,7 +26,7 @@ BACKOFF = (0.1, 60.0)
 PATIENCE = 3
 """Failed events in a row after which the sink is given a pause."""
 STUCK = 10.0
-"""Seconds in one call after which a sink is reported to be stuck, within a quarter as much again."""
+"""Seconds in one call after which a sink is reported to be stuck."""
 MOST_IN_HAND = 100
 """Events after which a sink is flushed though more wait."""
 CLOSE_DEADLINE = 5.0

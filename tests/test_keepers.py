@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import queue
@@ -25,10 +26,9 @@ from typing import Any
 import psutil
 import pytest
 
-from mlxhub_core import keepers as keepers_module
 from mlxhub_core.keeper import __main__ as program
 from mlxhub_core.keeper.session import birth
-from mlxhub_core.keepers import Keepers
+from mlxhub_core.keepers import Keepers, connection, kept, remains, words, zygote
 from mlxhub_core.launch import Launch
 from mlxhub_core.process import Exit, Order, Process, Survivor
 from mlxhub_core.settings import RotationSettings
@@ -175,6 +175,10 @@ def hub() -> Iterator[Hubs]:
     hubs = Hubs()
     yield hubs
     hubs.clean_up()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running()
 
 
 def is_running(pid: int) -> bool:
@@ -416,19 +420,19 @@ def test_when_the_ends_are_forgotten_nothing_of_them_is_left(hub: Hubs) -> None:
         child.exit()
         hub.keepers.forget(child.order.run_id)
     wait_until(lambda: all(now <= then for now, then in zip(used(), before, strict=True)))
-    wait_until(lambda: hub.zygote().children() == [])
+    wait_until(lambda: len(hub.zygote().children()) == 1)  # the one that waits for the next order
     assert list(hub.runs.iterdir()) == []
 
 
 def test_what_is_forgotten_before_its_keeper_has_hung_up_stays_forgotten(
     hub: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keepers_module, "HANG_UP", 0)
+    monkeypatch.setattr(kept, "HANG_UP", 0)
     for _ in range(30):
         child = hub.run("")
         child.exit()
         hub.keepers.forget(child.order.run_id)
-    wait_until(lambda: hub.zygote().children() == [])
+    wait_until(lambda: len(hub.zygote().children()) == 1)  # the one that waits for the next order
     assert list(hub.runs.iterdir()) == []
 
 
@@ -830,7 +834,7 @@ def test_a_stopped_keeper_does_what_it_was_told_when_it_goes_on(hub: Hubs) -> No
 def test_a_keeper_that_does_not_answer_the_next_hub_is_ended_with_its_model(
     hub: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keepers_module, "PATIENCE", 0.3)
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
     child = hub.run(FOREVER)
     keeper = child.keeper
     keeper.suspend()
@@ -850,10 +854,50 @@ def test_after_the_death_of_the_zygote_models_go_on_and_others_can_be_started(hu
     assert first.end() == (-signal.SIGTERM, False)
 
 
+def the_one_that_waits(hub: Hubs) -> psutil.Process:
+    wait_until(lambda: len(hub.zygote().children()) == 1)
+    (keeper,) = hub.zygote().children()
+    return keeper
+
+
+def test_a_keeper_waits_for_each_order_before_there_is_one(hub: Hubs) -> None:
+    hub.run("").exit()
+    wait_until(lambda: len(hub.zygote().children()) == 1)
+    for _ in range(3):
+        waiting = the_one_that_waits(hub)
+        child = hub.run(FOREVER)
+        assert child.keeper == waiting
+        child.process.kill()
+        child.exit()
+        wait_until(functools.partial(has_ended, waiting))
+
+
+def test_the_death_of_the_keeper_that_waits_costs_no_start(hub: Hubs) -> None:
+    hub.run("").exit()
+    the_one_that_waits(hub).kill()
+    assert hub.run("print('next')").exit().tail == ("next",)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_keeper_that_waits_is_none_to_the_model_it_gets(hub: Hubs, number: signal.Signals) -> None:
+    hub.run("").exit()
+    the_one_that_waits(hub).send_signal(number)
+    assert hub.run("import time; time.sleep(0.2); print('done')").exit().tail == ("done",)
+
+
+def test_the_keeper_that_waits_ends_with_its_hub(hub: Hubs) -> None:
+    hub.run("").exit()
+    waiting = the_one_that_waits(hub)
+    hub.die()
+    wait_until(lambda: not is_running(waiting.pid))
+
+
 def test_a_zygote_that_hangs_costs_one_start(hub: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.run("").exit()
-    monkeypatch.setattr(keepers_module, "PATIENCE", 0.3)
+    the_one_that_waits(hub)
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
     hub.zygote().suspend()
+    assert hub.run("print('by the one that waited')").exit().tail == ("by the one that waited",)
     with pytest.raises(OSError, match="its keeper does not answer"):
         hub.run("")
     monkeypatch.undo()
@@ -913,7 +957,7 @@ def test_a_garbled_state_file_matters_only_when_its_keeper_has_ended(hub: Hubs, 
 
 def test_a_keeper_that_speaks_another_language_is_left_alone(hub: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
     child = hub.run(FOREVER)
-    monkeypatch.setattr(keepers_module, "SCHEMA", 2)
+    monkeypatch.setattr(words, "SCHEMA", 2)
     hub.die()
     assert hub.keepers.survivors() == []
     assert "another version" in hub.reports[0]
@@ -940,7 +984,7 @@ def test_what_a_power_cut_left_is_told_and_no_stranger_with_its_number_is_signal
         process = survivor.attach(ends)
         process.stop(0, "operator")
         process.kill()
-        keepers_module._end_session(stranger.pid, state["birth"], 0.0)
+        remains.end_session(stranger.pid, state["birth"], 0.0)
         assert stranger.poll() is None
         assert len(psutil.Process(stranger.pid).children()) == 1
         hub.keepers.forget(survivor.run_id)
@@ -1052,7 +1096,7 @@ def test_a_keeper_needs_nothing_but_the_standard_library(hub: Hubs, monkeypatch:
         (alone / f"{name}.py").write_text("raise RuntimeError('not this one')\n")
     monkeypatch.setenv("PYTHONPATH", str(alone))
     poisoned = SimpleNamespace(__file__=str(alone / "mlxhub_core" / "keeper" / "__main__.py"))
-    monkeypatch.setattr(keepers_module, "program", poisoned)
+    monkeypatch.setattr(zygote, "program", poisoned)
     child = hub.run("print('x' * 70_000)", rotation=SMALL)
     assert child.exit().code == 0
     hub.run(TALK, rotation=SMALL)

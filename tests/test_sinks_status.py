@@ -23,7 +23,7 @@ import pytest
 from mlxhub_core.cli.common import ECHO_SECONDS
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.control.server import ControlServer
-from mlxhub_core.observability import SinkStats
+from mlxhub_core.observability import HubInfo, SinkStats
 from mlxhub_core.place import make_private, place_of
 from mlxhub_core.testing import FAKE_SERVER, wait_until
 
@@ -215,6 +215,12 @@ class Hub:
     def __init__(self, config_path: Path, *sinks: SinkStats) -> None:
         self.config_path = config_path
         self.sinks = sinks
+
+    def info(self) -> HubInfo:
+        return HubInfo("1", "3", None, 1, str(self.config_path), 0.0)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
 
     def get_status(self) -> tuple[()]:
         return ()

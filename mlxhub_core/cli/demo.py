@@ -81,7 +81,11 @@ def demo(directory: Path, once: bool) -> None:
     """See it all work: two tiny real models, a question to each, a crash, and the recovery.
 
     Needs mlx-lm and no network; leaves a hub.yaml to start from. On a terminal it then stays up until Ctrl-C.
-    """
+
+    \b
+      mlxhub demo
+      mlxhub demo --once --dir /tmp/mlxhub-demo
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     # Where nobody looks on, nothing is folded: whoever greps the output wants whole lines.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     if advice := mlx_is_missing():

@@ -16,8 +16,9 @@ from mlxhub_core.cli.asking import named
 from mlxhub_core.cli.common import config_option, json_option, printable, same_hub, style
 from mlxhub_core.cli.rows import COLOURS
 from mlxhub_core.cli.story import Story, story_of, when
-from mlxhub_core.cli.words import Fields, exit_in_words, reason_in_words, seconds
+from mlxhub_core.cli.words import Fields, reason_in_words, seconds
 from mlxhub_core.control.client import ControlClient
+from mlxhub_core.exits import exit_in_words
 
 WIDEST = 100
 """Columns into which sentences are put; fewer on a narrower terminal. Lines of logs are left as they are."""

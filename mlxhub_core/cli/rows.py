@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlxhub_core.cli.common import aligned, shortened, size_of, span
-from mlxhub_core.cli.words import signal_name
+from mlxhub_core.exits import signal_name
 
 COLUMNS = ("NAME", "STATE", "GROUP", "PID", "PORT", "UPTIME", "RESTARTS", "MEMORY", "EXIT", "LOG")
 NUMBERS = frozenset({"PID", "PORT", "UPTIME", "RESTARTS", "MEMORY", "EXIT"})

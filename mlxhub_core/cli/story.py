@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mlxhub_core.cli.common import size_of, span
-from mlxhub_core.cli.words import REASONS, Fields, exit_in_words, failure_in_words, reason_in_words, seconds
+from mlxhub_core.cli.words import REASONS, Fields, failure_in_words, reason_in_words, seconds
 from mlxhub_core.events import Reason
+from mlxhub_core.exits import exit_in_words
 from mlxhub_core.states import ModelState
 
 WORTH_STOPPING = 1_000_000_000

@@ -17,12 +17,13 @@ from mlxhub_core.events import HubEvent, Reason
 from mlxhub_core.launch import prepare
 from mlxhub_core.ports import PortBook
 from mlxhub_core.probes import ProbeFactory, ServerProbe, Target
-from mlxhub_core.process import Exit, Order, Process, ProcessFactory, Survivor
+from mlxhub_core.process import Exit, Order, Process, ProcessFactory
 from mlxhub_core.settings import HubSettings, ModelSettings
 from mlxhub_core.states import ALIVE, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor import messages as say
 from mlxhub_core.supervisor.admission import MEMORY_POLL, Admission
+from mlxhub_core.supervisor.heritage import Heritage
 from mlxhub_core.supervisor.legacy import Record, essence, stand_in
 from mlxhub_core.supervisor.lifecycle import RUNNING, Lifecycle
 from mlxhub_core.supervisor.plan import Plan, ReloadResult, make_plan
@@ -70,14 +71,13 @@ class Loop:
         self.after: Callable[[float, say.Message], Timer] = self.actor.after
         self._publish = publish
         self._processes = process_factory
-        self._survivors: list[Survivor] | None = None
         self._make_probe = probe_factory
         self._machine = machine or ThisMachine()
         self._admission = Admission(self._machine, clock)
         self._settings: HubSettings | None = None
         self._models: dict[str, Lifecycle] = {}
         self._waiting: dict[str, tuple[Reason, list[say.Reply]]] = {}
-        self._inherited: dict[str, Record] = {}
+        self._heritage = Heritage(process_factory)
         self._closing = False
         self._left = False
         self._looking_again = False
@@ -119,13 +119,13 @@ class Loop:
                 self._apply(settings, apply_reply)
             case say.Preview(settings, plan_reply):
                 self._refuse_if_closing()
-                self._find_survivors()
+                self._find_heritage()
                 self.answer([plan_reply], result=self._plan(settings, self._admission.book_for(settings)))
             case say.RotateLog(name, reply):
                 self._rotate_log(self._model(name), reply)
             case say.Reserve(settings, reply):
                 self._refuse_if_closing()
-                self._find_survivors()
+                self._find_heritage()
                 self._admission.adopt(self._admission.book_for(settings))
                 self.answer([reply])
             case say.Shutdown(reply, keep_models):
@@ -308,7 +308,7 @@ class Loop:
         plan = self._plan(settings, book)
         self._admission.adopt(book)
         self._admission.limit(settings)
-        if first or self._settings is None or settings.log_rotation != self._settings.log_rotation:
+        if self._settings is None or settings.log_rotation != self._settings.log_rotation:
             for model in self._models.values():
                 model.set_rotation(settings.log_rotation)
         self._settings = settings
@@ -330,36 +330,27 @@ class Loop:
     def _plan(self, settings: HubSettings, book: PortBook) -> Plan:
         states = {name: model.state for name, model in self._models.items() if not model.retired}
         # Before the first reload: those that it will adopt. What has ended it starts, or not, like any other.
-        for left in self._survivors or ():
-            if left.exit is None:
-                states[left.model] = ModelState.STARTING if left.asked is None else ModelState.STOPPING
+        states |= self._heritage.states()
         rehoused = {m.name for m in self._models.values() if m.port not in (None, book.port_of(m.name))}
-        return make_plan(states, self._settings, settings, rehoused, self._still_as_they_were(settings))
+        adopted = self._heritage.unchanged(settings, states) if self._settings is None else {}
+        return make_plan(states, self._settings, settings, rehoused, adopted)
 
     # What a former hub has left running.
 
-    def _find_survivors(self) -> None:
+    def _find_heritage(self) -> None:
         """Look for them, once; they keep their ports."""
-        if self._survivors is None:
-            self._survivors = list(self._processes.survivors())
-            records = {survivor.model: Record.read(survivor.record) for survivor in self._survivors}
-            self._admission.expect({name: record.port for name, record in records.items() if record.port is not None})
+        if not self._heritage.is_known:
+            self._admission.expect(self._heritage.find())
 
     def _adopt(self, settings: HubSettings) -> None:
         """Make them this hub's. Those that hub.yaml no longer has are stopped like any that it loses."""
         entries = {model.name: model for model in settings.models}
-        survivors, self._survivors = self._survivors or [], []
-        # Of two processes of one model, a former hub had replaced the one that has ended by the other.
-        survivors.sort(key=lambda survivor: (survivor.exit is None, survivor.started_at))
-        living = {survivor.model: survivor for survivor in survivors if survivor.exit is None}
-        for survivor in survivors:
+        for survivor, record, is_surplus in self._heritage.taken():
             listener = _Listener(self._tell, survivor.model, survivor.run_id)
-            if survivor.exit is None and survivor is not living[survivor.model]:
+            if is_surplus:
                 # No hub does that; but if it is so, it must not stay so.
                 survivor.attach(listener).stop(0.0, Reason.HUB_START)
                 continue
-            record = Record.read(survivor.record)
-            self._inherited[survivor.model] = record
             entry = entries.get(survivor.model) or stand_in(survivor.model, record)
             model = self._models.get(survivor.model) or Lifecycle(entry, str(survivor.log), self)
             self._models[survivor.model] = model
@@ -367,21 +358,6 @@ class Loop:
             model.adopt(survivor, started, record.restarts)
             if survivor.exit is not None:
                 self.after(TOLD, say.Told(survivor.run_id))
-
-    def _still_as_they_were(self, settings: HubSettings) -> dict[str, bool]:
-        """For the first plan: the models whose processes go on, or are about to be started again."""
-        if self._settings is not None:
-            return {}
-        going = {*RUNNING, ModelState.BACKOFF}
-        records = {name: self._inherited[name] for name, model in self._models.items() if model.state in going}
-        left = [survivor for survivor in self._survivors or () if survivor.exit is None and survivor.asked is None]
-        records |= {survivor.model: Record.read(survivor.record) for survivor in left}
-        entries = {model.name: model for model in settings.models}
-        return {
-            name: record.essence == essence(settings, entries[name])
-            for name, record in records.items()
-            if name in entries
-        }
 
     def _take_over(self, settings: HubSettings) -> None:
         """Have a lifecycle with the new settings for each model, in the order of the file."""
