@@ -212,6 +212,24 @@ def test_a_follower_hears_of_each_event_as_it_comes_and_of_the_last_ones_before_
     assert got[3:] == ["hub_stopping", "model_stopped"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux counts the switches of a thread")
+def test_while_nothing_happens_a_follower_of_events_costs_nothing(hub: Hub) -> None:
+    hub.run(sleeper("a"))
+    (thread,) = (each for each in threading.enumerate() if each.name == "control")
+
+    def switches() -> list[str]:
+        text = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        return [line for line in text.splitlines() if "ctxt_switches" in line]
+
+    with hub.client.events() as events:
+        assert next(iter(events))["hook"] == "hub_started"
+        threading.Event().wait(0.2)  # it goes back to sleep
+        before = switches()
+        threading.Event().wait(2)
+        assert len(before) == 2
+        assert switches() == before
+
+
 def test_the_end_of_the_hub_is_the_proper_end_of_the_stream(hub: Hub) -> None:
     with hub.asked("GET", "/hub/events") as response:
         assert response.readline().startswith(b"id: ")
