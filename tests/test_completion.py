@@ -71,7 +71,6 @@ def completed(line: str) -> list[str]:
         ("logs -f oth", ["other"]),
         ("logs rotate oth", ["other"]),
         ("explain oth", ["other"]),
-        ("logs rotate oth", ["other"]),
         ("sinks test ", ["statsd/eu", "prometheus"]),
         ("sinks describe l", ["loguru"]),
         ("sinks export prom", ["prometheus"]),
