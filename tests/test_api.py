@@ -57,6 +57,11 @@ class Hub:
         self.write(*models, top=top)
         self.manager.reload()
 
+    def start(self, model: str) -> None:
+        """Start a model, and wait until all events of its start are there."""
+        self.manager.start_model(model)
+        wait_until(lambda: self.events(models=[model])[-1]["hook"] == "model_ready")
+
     def log_of(self, model: str) -> Path:
         return self.config.parent / "logs" / f"{model}.log"
 
@@ -121,7 +126,7 @@ def fails(name: str, **keys: str) -> str:
 
 def test_a_hub_tells_all_that_has_happened_since_its_start_in_order(hub: Hub) -> None:
     hub.run(sleeper("a", group="g"))
-    hub.manager.start_model("a")
+    hub.start("a")
     hub.manager.stop_model("a")
     told = hub.events()
     assert [event["hook"] for event in told] == ["hub_started", "model_started", "model_ready", "model_stopped"]
@@ -137,7 +142,7 @@ def test_a_hub_tells_all_that_has_happened_since_its_start_in_order(hub: Hub) ->
 
 def test_each_is_a_server_sent_event_with_an_id_a_name_and_one_line_of_json(hub: Hub) -> None:
     hub.run(sleeper("a"))
-    hub.manager.start_model("a")
+    hub.start("a")
     status, headers, body = hub.ask("GET", "/hub/events?follow=false")
     assert status == 200
     assert headers["content-type"].partition(";")[0] == "text/event-stream"
@@ -153,7 +158,7 @@ def test_each_is_a_server_sent_event_with_an_id_a_name_and_one_line_of_json(hub:
 
 def test_who_comes_back_gets_what_came_after_the_last_event_that_it_knows_and_nothing_twice(hub: Hub) -> None:
     hub.run(sleeper("a"))
-    hub.manager.start_model("a")
+    hub.start("a")
     known = hub.events()[-1]["id"]
     assert hub.events(last_id=known) == []
     hub.manager.stop_model("a")
@@ -169,7 +174,7 @@ def test_who_comes_back_to_another_hub_gets_all_that_this_one_knows(hub: Hub, la
 def test_events_may_be_asked_for_by_time_and_by_model(hub: Hub) -> None:
     hub.run(sleeper("a"), sleeper("b"), sleeper("c"))
     for name in ("a", "b", "c"):
-        hub.manager.start_model(name)
+        hub.start(name)
     moment = hub.events(models=["c"])[0]["time"]
     assert {event["model"] for event in hub.events(models=["a", "b"])} == {"a", "b"}
     assert [event["model"] for event in hub.events(since=moment)] == ["c", "c"]
@@ -198,13 +203,40 @@ def test_a_follower_hears_of_each_event_as_it_comes_and_of_the_last_ones_before_
 
     thread = threading.Thread(target=follow)
     thread.start()
-    hub.manager.start_model("a")
+    hub.start("a")
     with arrived:
         assert arrived.wait_for(lambda: got == ["hub_started", "model_started", "model_ready"], 20)
     hub.close()
     thread.join(20)
     assert not thread.is_alive()
     assert got[3:] == ["hub_stopping", "model_stopped"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux counts the switches of a thread")
+def test_while_nothing_happens_a_follower_of_events_costs_nothing(hub: Hub) -> None:
+    hub.run(sleeper("a"))
+    (thread,) = (each for each in threading.enumerate() if each.name == "control")
+
+    def switches() -> list[str]:
+        text = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        return [line for line in text.splitlines() if "ctxt_switches" in line]
+
+    with hub.client.events() as events:
+        assert next(iter(events))["hook"] == "hub_started"
+        threading.Event().wait(0.2)  # it goes back to sleep
+        before = switches()
+        threading.Event().wait(2)
+        assert len(before) == 2
+        assert switches() == before
+
+
+def test_the_end_of_the_hub_is_the_proper_end_of_the_stream(hub: Hub) -> None:
+    with hub.asked("GET", "/hub/events") as response:
+        assert response.readline().startswith(b"id: ")
+        closing = threading.Thread(target=hub.close)
+        closing.start()
+        assert b"hub_stopping" in response.read(), "it would raise if the last chunk was missing"
+        closing.join()
 
 
 def test_who_closes_its_events_in_another_thread_ends_the_wait_for_the_next_one(hub: Hub) -> None:
@@ -565,9 +597,15 @@ def control(port: int, **keys: str) -> str:
 
 
 def over_tcp(
-    port: int, path: str = "/health", *, token: str | None = None, host: str | None = None, method: str = "GET"
+    port: int,
+    path: str = "/health",
+    *,
+    token: str | None = None,
+    host: str | None = None,
+    method: str = "GET",
+    scheme: str = "Bearer",
 ) -> tuple[int, dict[str, str], Any]:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    headers = {} if token is None else {"Authorization": f"{scheme} {token}"}
     with contextlib.closing(HTTPConnection(LOOPBACK, port, timeout=20)) as connection:
         connection.request(method, path, headers=headers | ({} if host is None else {"Host": host}))
         response = connection.getresponse()
@@ -614,6 +652,7 @@ def test_who_has_not_the_token_learns_nothing(port: int, token: str, path: str) 
         assert headers["www-authenticate"].startswith("Bearer")
         assert body["error"]["code"] == "unauthorized"
         assert token not in str(body)
+    assert over_tcp(port, path, token=token, scheme="Basic")[0] == 401
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:1", "[::1", ""])
