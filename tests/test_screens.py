@@ -215,7 +215,7 @@ def test_watch_fits_a_terminal_that_becomes_smaller(hub: None, open_terminal: Op
 def test_watch_of_a_file_that_is_not_there_does_not_wait_for_it(home: Path) -> None:
     done = mlxhub("watch", "-c", "none.yaml")
     assert done.returncode == 3
-    assert "none.yaml, which does not exist; name another with --config" in done.stderr
+    assert "none.yaml, which does not exist; `mlxhub init` writes one" in done.stderr
 
 
 def test_watch_is_a_line_for_each_change_where_nobody_looks_on(hub: None) -> None:

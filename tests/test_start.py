@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mlxhub_core.cli.progress import _Wait
+from mlxhub_core.cli.progress import SILENT, _Wait, until_ready
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import HubNotRunningError
 from mlxhub_core.testing import FAKE_SERVER, wait_until
@@ -316,3 +316,33 @@ def test_a_model_is_waited_for_until_it_is_ready_or_has_failed(
     waits = [wait.look([picture]) for picture in pictures] or [wait.look([])]
     assert waits[-1] is (ready is None)
     assert wait.ready == (ready or [])
+
+
+def test_a_model_that_becomes_ready_without_an_event_is_not_waited_for_in_vain() -> None:
+    class Hub:
+        """One that tells no event, as of a model that was ready before it was found."""
+
+        def __init__(self) -> None:
+            self.waits: list[float | None] = []
+
+        def events(self, since: float) -> Any:
+            return self
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait(self, timeout: float | None) -> list[Any]:
+            self.waits.append(timeout)
+            return []
+
+        def get(self, _path: str) -> Any:
+            state = "ready" if self.waits else "starting"
+            times = {"started_at": 1.0, "ready_at": 2.0}
+            return {"models": [{"name": "a", "state": state, "last_failure": None, "reason": None, **times}]}
+
+    hub: Any = Hub()
+    assert until_ready(hub, ["a"], 0.0, None) == ["a"]
+    assert hub.waits == [SILENT], "not for ever"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 TAIL = 5
 """Lines that are shown of what a model said before it failed; `mlxhub explain` shows all that are kept."""
+SILENT = 0.5
+"""Seconds without an event after which the hub is asked all the same: a model that was ready before this hub found it is so
+again without one."""
 _UNWELL = (ModelState.UNHEALTHY, ModelState.FAILED, ModelState.STOPPED, ModelState.BACKOFF)
 
 
@@ -43,8 +46,8 @@ def until_ready(
     wait = _Wait(models, since, option)
     with client.events(since=time.time()) as events, wait.seen():
         while wait.look(client.get("/hub/status")["models"]):
-            left = None if end is None else max(0.0, end - time.monotonic())
-            if not events.wait(left) and left is not None and time.monotonic() >= (end or 0.0):
+            left = SILENT if end is None else min(SILENT, max(0.0, end - time.monotonic()))
+            if not events.wait(left) and end is not None and time.monotonic() >= end:
                 break
         wait.give_up()
     return wait.ready

@@ -113,7 +113,9 @@ class ControlClient:
     def _not_running(self) -> HubNotRunningError:
         config = self._place.config
         if not config.exists():
-            return HubNotRunningError(f"no hub runs for {config}, which does not exist; name another with --config")
+            return HubNotRunningError(
+                f"no hub runs for {config}, which does not exist; `mlxhub init` writes one, --config names another"
+            )
         return HubNotRunningError(f"no hub runs for {config}; start one with `mlxhub start{same_hub(self._asked)}`")
 
 
