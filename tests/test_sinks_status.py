@@ -23,7 +23,7 @@ import pytest
 from mlxhub_core.cli.common import ECHO_SECONDS
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.control.server import ControlServer
-from mlxhub_core.observability import SinkStats
+from mlxhub_core.observability import HubInfo, SinkStats
 from mlxhub_core.place import make_private, place_of
 from mlxhub_core.testing import FAKE_SERVER, wait_until
 
@@ -214,6 +214,13 @@ class Hub:
         self.config_path = config_path
         self.sinks = sinks
 
+    def info(self) -> HubInfo:
+        return HubInfo("0", "3", None, 0, str(self.config_path), 0.0)
+
+    def register(self, plugin: object) -> None: ...
+
+    def unregister(self, plugin: object) -> None: ...
+
     def get_status(self) -> tuple[()]:
         return ()
 
@@ -241,6 +248,12 @@ def test_trouble_is_shown_in_plain_words_whatever_a_sink_says_of_it(serve: Calla
     assert well.split()[:8] == ["loguru", "yes", "0/1024", "9", "9", "0", "0", "-"]
     assert re.fullmatch(r"\d{5}d\d\dh", well.split()[8])
     assert " ".join(ill.split()) == r"statsd/eu no 16/64 30 4 7 3 13s - open: OSError: [red]no[/] \x1b[2J \ud800"
+
+
+@pytest.mark.parametrize(("retried", "words"), [(1, "(tried again once)"), (7, "(tried again 7 times)")])
+def test_a_sink_that_had_to_try_again_says_how_often(serve: Callable[..., None], retried: int, words: str) -> None:
+    serve(replace(WELL, last_error="flush: OSError: away", retried=retried))
+    assert " ".join(mlxhub("sinks", "status").stdout.split()).endswith(f"flush: OSError: away {words}")
 
 
 def test_an_error_too_long_for_the_line_is_folded_and_not_cut(
