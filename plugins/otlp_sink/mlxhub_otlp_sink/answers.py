@@ -63,6 +63,8 @@ def _reason(error: BaseException) -> str:
         seen.add(id(found))
         if isinstance(found, OSError) and found.strerror:
             said = found.strerror
+        elif isinstance(found, TimeoutError) or "Timeout" in type(found).__name__:
+            said = "no answer in time"
         inner = getattr(found, "reason", None) or next((a for a in found.args if isinstance(a, BaseException)), None)
         found = inner if isinstance(inner, BaseException) else found.__cause__ or found.__context__
     return said

@@ -91,5 +91,6 @@ def channel(signal: Signal, target: Target, hushed: Hushed, environ: Mapping[str
         from .over_http import exporter_of as make
     if target.certificate is not None:
         target.certificate.read_bytes()  # else it would be missed only by the first request, in other words
+    hushed.listen()
     watch = Watch(target.url(signal, environ))
     return Channel(make(signal, target, watch, target.timeout_in(signal, environ)), watch, hushed)

@@ -7,7 +7,7 @@ import threading
 
 
 class Hushed(logging.Filter):
-    """Keeps back what the loggers of OpenTelemetry say on the thread that made it, until it is closed.
+    """Keeps back what the loggers of OpenTelemetry say on the thread that made it, from `listen` until `close`.
 
     A program that has a hub in it may use OpenTelemetry itself: on its threads nothing changes.
 
@@ -19,6 +19,10 @@ class Hushed(logging.Filter):
         super().__init__()
         self._thread = threading.get_ident()
         self.last = ""
+        self._loggers: list[logging.Logger] = []
+
+    def listen(self) -> None:
+        """Begin with all loggers that there are by now. To be called again when more was imported."""
         # A filter of a logger is not one of those below it.
         names = [name for name in logging.root.manager.loggerDict if f"{name}.".startswith("opentelemetry.")]
         self._loggers = [logging.getLogger(name) for name in names]

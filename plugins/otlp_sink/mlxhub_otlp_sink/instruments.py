@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData, ResourceMetrics
 from opentelemetry.sdk.metrics.export import Metric as MetricData
 from opentelemetry.sdk.resources import Resource
 
@@ -80,21 +80,15 @@ class Instruments:
 def _without_the_gone(data: MetricsData, models: set[str]) -> MetricsData:
     """The SDK's histograms keep a series for ever, also that of a model that has left hub.yaml."""
 
-    def of_those_there(metric: MetricData) -> MetricData:
-        if not isinstance(metric.data, HistogramData):
-            return metric
-        points = [point for point in metric.data.data_points if str((point.attributes or {})[MODEL]) in models]
-        return replace(metric, data=replace(metric.data, data_points=points))
+    def of_those_there(metrics: Iterable[MetricData]) -> Iterator[MetricData]:
+        for metric in metrics:
+            if not isinstance(metric.data, HistogramData):
+                yield metric
+            elif points := [p for p in metric.data.data_points if str((p.attributes or {})[MODEL]) in models]:
+                yield replace(metric, data=replace(metric.data, data_points=points))
 
-    return MetricsData(
-        [
-            replace(
-                resource,
-                scope_metrics=[
-                    replace(scope, metrics=[of_those_there(metric) for metric in scope.metrics])
-                    for scope in resource.scope_metrics
-                ],
-            )
-            for resource in data.resource_metrics
-        ]
-    )
+    def only(resource: ResourceMetrics) -> ResourceMetrics:
+        scopes = [replace(scope, metrics=list(of_those_there(scope.metrics))) for scope in resource.scope_metrics]
+        return replace(resource, scope_metrics=scopes)
+
+    return MetricsData([only(resource) for resource in data.resource_metrics])

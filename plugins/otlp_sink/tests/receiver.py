@@ -186,11 +186,11 @@ def grpc_receiver(port: int = 0) -> Iterator[Receiver]:
         return receiver.response(signal)
 
     class Metrics(MetricsServiceServicer):
-        def Export(self, request: Any, context: Any) -> Any:
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
             return export("metrics", request, context)
 
     class Logs(LogsServiceServicer):
-        def Export(self, request: Any, context: Any) -> Any:
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
             return export("logs", request, context)
 
     pool = ThreadPoolExecutor(1)
