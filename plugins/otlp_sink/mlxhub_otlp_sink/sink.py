@@ -124,14 +124,19 @@ class OtlpSink(MetricSink):
     def flush(self) -> None:
         """Send what the events made, and on the interval the metrics all the same.
 
-        Raises DeliveryRefusedError if the server will never take a part of it, and HubError if it may take it later.
+        Raises HubError if the server may take a part of it later, and else DeliveryRefusedError if it will never take one.
         """
+        later: HubError | None = None
+        # Both have their turn: a server may take the one and not the other, and they may go to two.
         for send in (self._send_records, self._send_metrics):
             try:
                 send()
             except DeliveryRefusedError as refusal:
-                # Told when both have had their turn: a server may take the one and not the other.
                 self._refusal = self._refusal or refusal
+            except HubError as error:
+                later = later or error
+        if later is not None:
+            raise later
         told, self._refusal = self._refusal, None
         if told is not None:
             raise told

@@ -152,6 +152,20 @@ def test_records_are_not_sent_again_when_only_the_metrics_were_refused(protocol:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_metrics_do_not_wait_for_records_that_cannot_be_sent_now(protocol: str, start: Start) -> None:
+    with RECEIVERS[protocol]() as receiver:
+        receiver.for_ever["logs"] = 503
+        sink = start(receiver.url, protocol, logs=True)
+        tell(sink, 1)
+        wait_until(lambda: sink.stats().retried >= 2)
+        assert receiver.count("metrics") == 1
+        assert receiver.value("mlxhub.start_time") is not None
+        assert sink.stats().delivered == 0
+        receiver.for_ever.clear()
+        assert settled(sink).delivered == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("signal", ["metrics", "logs"])
 def test_a_server_that_takes_only_a_part_of_it_has_refused_it(protocol: str, signal: str, start: Start) -> None:
     with RECEIVERS[protocol]() as receiver:
