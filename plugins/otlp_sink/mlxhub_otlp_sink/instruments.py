@@ -7,9 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    Histogram,
+    MeterProvider,
+    ObservableCounter,
+    ObservableGauge,
+    ObservableUpDownCounter,
+)
+from opentelemetry.sdk.metrics.export import CardinalityLimits, InMemoryMetricReader, MetricsData, ResourceMetrics
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData, ResourceMetrics
 from opentelemetry.sdk.metrics.export import Metric as MetricData
 from opentelemetry.sdk.resources import Resource
 
@@ -17,6 +24,15 @@ from mlxhub_core.metrics import CATALOGUE, Kind, Metric, Sample, otlp_name
 from mlxhub_core.metrics.catalogue import START_DURATION, STARTED
 
 from .names import MODEL, attributes_of, is_for_otlp
+
+_MANY = 1_000_000
+_SERIES: CardinalityLimits = {
+    Histogram: _MANY,
+    ObservableCounter: _MANY,
+    ObservableGauge: _MANY,
+    ObservableUpDownCounter: _MANY,
+}
+"""The SDK throws all series of an instrument beyond 2000 together, and counts those of models that are long gone."""
 
 Observer = Callable[[CallbackOptions], Iterable[Observation]]
 
@@ -30,7 +46,9 @@ class Instruments:
     """
 
     def __init__(self, resource: Resource, version: str) -> None:
-        self._reader = InMemoryMetricReader()  # which sends nothing by itself, and has no thread
+        self._reader = InMemoryMetricReader(
+            cardinality_limits=_SERIES
+        )  # which sends nothing by itself, and has no thread
         self._provider = MeterProvider(
             [self._reader], resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False
         )

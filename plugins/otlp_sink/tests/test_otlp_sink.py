@@ -18,7 +18,7 @@ from mlxhub_otlp_sink import OtlpSink, sink
 from mlxhub_otlp_sink.names import is_for_otlp
 from mlxhub_otlp_sink.records import EVENTS
 
-from mlxhub_core import HubError, ModelStatus, Secret, SinkStats
+from mlxhub_core import HubError, ModelState, ModelStatus, Secret, SinkStats
 from mlxhub_core.hooks import hooks_of
 from mlxhub_core.hookspecs import HOOKS
 from mlxhub_core.metrics import CATALOGUE, MAX_EXIT_CODES, START_DURATION_BUCKETS, Kind, Metric, otlp_name
@@ -148,6 +148,19 @@ def test_the_many_exit_codes_of_one_model_are_one_series(receiver: Receiver) -> 
     here.sink.flush()
     here.sink.close()
     assert receiver.value("mlxhub.model.failed", **ABOUT, process_exit_code="other") == 2
+
+
+def test_a_hub_may_have_many_models() -> None:
+    def status(self: Hub) -> list[ModelStatus]:
+        (model,) = super(Hub, self).status()
+        return [replace(model, name=f"m{number}") for number in range(400)]
+
+    with pytest.MonkeyPatch.context() as patch, http_receiver() as receiver:
+        patch.setattr(Hub, "status", status)
+        here = told(receiver)
+        here.until("model_started")
+        here.sink.close()
+        assert len(receiver.metrics()["mlxhub.model.state"].sum.data_points) == 400 * len(ModelState)
 
 
 def test_a_model_that_is_gone_has_no_series_any_more(receiver: Receiver) -> None:
