@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 
-.PHONY: help dev run test check lint types imports oldest format bench clean
+.PHONY: help dev run test check lint types imports oldest format docs bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,9 @@ $(VENV)/pluggy-1.6: $(VENV)/.installed
 format: $(VENV)/.installed ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed ## write docs/commands.md anew, from the commands
+	@$(BIN)/python docs/make_commands.py
 
 bench: $(VENV)/.installed ## figures, each beside a floor measured in the same run
 	$(BIN)/python bench/import_time.py

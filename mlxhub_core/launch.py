@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from mlxhub_core.errors import LaunchError
+from mlxhub_core.hf_cache import cache_directory, is_complete
 from mlxhub_core.settings import ModelSettings
 
 _PLACEHOLDER = re.compile(r"\{(name|host|port|model_path)\}")
-_SHARD = re.compile(r"-\d+-of-(\d+)\.safetensors")
 _UNFIT_MLX = re.compile(r"0\.31(?!\d)")
 _BROKEN_METADATA = (OSError, ValueError)
 """What reading the version of a package raises that pip has left half installed, once importlib-metadata is imported."""
@@ -113,12 +112,12 @@ def _flags(options: Mapping[str, Any]) -> Iterator[str]:
 def _interpreter(model: ModelSettings, directory: Path, path: str | None) -> str:
     if model.python is not None:
         python = _program(model.name, _expanded(model.python), directory, path, key="python")
-        if advice := _mlx_is_unfit(_version_beside(python), python):
+        if advice := mlx_is_unfit(_version_beside(python), python):
             raise LaunchError(model.name, f"python: {python} has {advice}")
         return python
     if advice := mlx_is_missing():
         raise LaunchError(model.name, f"needs {advice}, or name a Python that has it with `python:`")
-    if advice := _mlx_is_unfit(_own_version(), sys.executable):
+    if advice := mlx_is_unfit(_own_version(), sys.executable):
         raise LaunchError(model.name, f"this Python has {advice}")
     return sys.executable
 
@@ -147,7 +146,8 @@ def _own_version() -> str | None:
     return None
 
 
-def _mlx_is_unfit(version: str | None, python: str) -> str | None:
+def mlx_is_unfit(version: str | None, python: str) -> str | None:
+    """What is wrong with this version of mlx-lm, and the pip line of that interpreter; None if nothing is known."""
     if version is None or not _UNFIT_MLX.match(version):
         return None
     pip = f'{shlex.quote(python)} -m pip install -U "mlx-lm>=0.32.2"'
@@ -214,22 +214,4 @@ def _draft_models(model: ModelSettings) -> Iterator[tuple[str, str]]:
 
 def _is_local(model_path: str, cwd: Path, env: Mapping[str, str]) -> bool:
     """Whether the weights are on this machine: as a directory, or in the Hugging Face cache."""
-    if (cwd / model_path).is_dir():
-        return True
-    repository = cwd / _hub_cache(env) / f"models--{model_path.replace('/', '--')}"
-    try:
-        commit = (repository / "refs" / "main").read_text().strip()
-    except OSError:
-        return False
-    weights = [path.name for path in (repository / "snapshots" / commit).glob("model*.safetensors") if path.exists()]
-    # A download that was interrupted left some of the shards: offline it could never be completed.
-    shards = Counter(int(match[1]) for name in weights if (match := _SHARD.search(name)))
-    return bool(weights) and all(count >= total for total, count in shards.items())
-
-
-def _hub_cache(env: Mapping[str, str]) -> Path:
-    # huggingface.co/docs/huggingface_hub/package_reference/environment_variables
-    if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(_expanded(cache))
-    home = env.get("HF_HOME") or str(Path(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
-    return Path(_expanded(home), "hub")
+    return (cwd / model_path).is_dir() or is_complete(cwd / cache_directory(env), model_path)

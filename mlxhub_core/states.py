@@ -83,7 +83,7 @@ class ModelStatus:
         restart_at: when the hub will start it again, in seconds since the epoch; in the past if that has to wait, for
             what `reason` then says; None if the hub will not.
         log_begin: the byte of its log where the output of the current or last process began; None before that. The
-            log may have been rotated since, see `logs.begin_of`.
+            log may have been rotated since, see `log_reader.Mark`.
         previous_started_at: when the process before that started, in seconds since the epoch; None if this hub knows
             of none.
         previous_log_begin: where the output of that one began.

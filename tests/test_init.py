@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from mlxhub_core.cli import cli, init
 from mlxhub_core.errors import HubError
 from mlxhub_core.settings import load_settings
+from mlxhub_core.testing.tiny_model import write_tiny_model
 from mlxhub_core.yaml_source import Source
 
 MLXHUB = str(Path(sysconfig.get_path("scripts")) / "mlxhub")
@@ -29,6 +30,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("MLXHUB_CONFIG", "MLXHUB_NO_SINKS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
 def mlxhub_init(*arguments: str) -> str:
@@ -158,3 +160,62 @@ def test_nothing_is_written_when_the_schema_cannot_be_made(monkeypatch: pytest.M
     monkeypatch.setattr("mlxhub_core.cli.schema.hub_schema", fail)
     assert refused() == "no schema"
     assert list(Path().iterdir()) == []
+
+
+def cached(cache: Path, name: str) -> Path:
+    """A real MLX model in the cache of Hugging Face: links into a store of files, as its library makes them."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    snapshot = write_tiny_model(repository / "snapshots" / "c0ffee")
+    (repository / "blobs").mkdir()
+    for file in list(snapshot.iterdir()):
+        blob = file.rename(repository / "blobs" / file.name)
+        file.symlink_to(blob.resolve())
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("c0ffee")
+    return snapshot
+
+
+def models_of(text: str) -> dict[str, str | None]:
+    """Name and model of all that is found and commented out, once somebody takes the marks away."""
+    head, _, found = text.partition("  # In the cache of Hugging Face")
+    Path("found.yaml").write_text(head + re.sub("^  # ", "  ", found.partition("\n")[2], flags=re.MULTILINE))
+    return {model.name: model.model_path for model in load_settings("found.yaml").models[1:]}
+
+
+def test_mlx_models_of_the_cache_are_in_it_commented_out_and_right() -> None:
+    for name in ("mlx-community/Qwen3-4B-4bit", "me/Llama_3.2--odd", "other/qwen3-4b-4bit", "them/Qwen3"):
+        cached(Path("cache"), name)
+    said = mlxhub_init()
+    assert "MLX models found in cache, in there commented out: 4\n" in said
+    text = Path("hub.yaml").read_text(encoding="utf-8")
+    assert "  # In the cache of Hugging Face (cache), so that nothing is downloaded:\n" in text
+    assert "  #   model_path: mlx-community/Qwen3-4B-4bit   # 0.0 GB\n" in text
+    assert [model.name for model in load_settings("hub.yaml").models] == ["qwen3"]
+    assert models_of(text) == {
+        "llama-3-2-odd": "me/Llama_3.2--odd",
+        "qwen3-4b-4bit": "mlx-community/Qwen3-4B-4bit",
+        "qwen3-4b-4bit-2": "other/qwen3-4b-4bit",
+        "qwen3-2": "them/Qwen3",
+    }
+
+
+def test_what_is_no_mlx_model_or_not_all_there_is_not_in_it() -> None:
+    cache = Path("cache")
+    cached(cache, "a/whole")
+    (cached(cache, "a/no-weights") / "model.safetensors").unlink()
+    (cached(cache, "a/emptied").parent.parent / "blobs" / "model.safetensors").unlink()
+    (cached(cache, "a/no-config") / "config.json").unlink()
+    for name, config in (("a/list", "[]"), ("a/half", "{"), ("a/no-type", "{}")):
+        (cached(cache, name) / "config.json").resolve().write_text(config)
+    weights = (cached(cache, "a/torch") / "model.safetensors").resolve()
+    weights.write_bytes(weights.read_bytes().replace(b'"mlx"', b'"pt" '))
+    (cached(cache, "a/empty") / "model.safetensors").resolve().write_bytes(b"")
+    (cached(cache, "a/no-ref").parent.parent / "refs" / "main").unlink()
+    (cache / "models--a--a-file").write_text("")
+    (cache / "datasets--a--b").mkdir()
+    mlxhub_init()
+    assert models_of(Path("hub.yaml").read_text(encoding="utf-8")) == {"whole": "a/whole"}
+
+
+def test_where_the_cache_is_empty_nothing_is_said_of_it() -> None:
+    assert "Hugging Face (" not in mlxhub_init() + Path("hub.yaml").read_text(encoding="utf-8")

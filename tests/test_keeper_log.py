@@ -284,12 +284,14 @@ def test_a_rotation_that_fails_loses_nothing_is_told_once_and_made_up_for(opened
 def test_what_was_rotated_is_compressed_for_the_user_alone_and_the_raw_file_is_gone(opened: Open) -> None:
     written = opened(compress=True)
     written.write(b"one\n" * 1000)
+    os.utime(written.path, (1000, 1000))
     written.log.rotate()
     written.compressed()
     assert written.files() == {"": b"", ".1.gz": b"one\n" * 1000}
     packed = written.path.with_name("a.log.1.gz")
     assert mode(packed) == 0o600
     assert packed.stat().st_size < 1000
+    assert packed.stat().st_mtime == 1000, "when it was last written, not when it was compressed"
 
 
 def test_what_is_moved_on_while_it_is_compressed_is_found_where_it_is(opened: Open) -> None:

@@ -16,7 +16,11 @@ def check(config: Path) -> None:
 
     Nothing is started; the sinks it names are imported and their options checked, and none of them connects.
     Exit code 2 if anything is wrong.
-    """
+
+    \b
+      mlxhub check
+      mlxhub check ~/models/hub.yaml
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     from mlxhub_core.selection import select
     from mlxhub_core.settings import load_settings
 

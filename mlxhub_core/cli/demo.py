@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -80,7 +81,11 @@ def demo(directory: Path, once: bool) -> None:
     """See it all work: two tiny real models, a question to each, a crash, and the recovery.
 
     Needs mlx-lm and no network; leaves a hub.yaml to start from. On a terminal it then stays up until Ctrl-C.
-    """
+
+    \b
+      mlxhub demo
+      mlxhub demo --once --dir /tmp/mlxhub-demo
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     # Where nobody looks on, nothing is folded: whoever greps the output wants whole lines.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     if advice := mlx_is_missing():
@@ -139,10 +144,10 @@ class _Show:
             self._await("model_ready", name, f"waiting until {name} really answers a completion")
         for name in REPLIES:
             self._chat(name)
-        self._console.print(status_table(self._hub.get_status()))
+        self._console.print(status_table(map(asdict, self._hub.get_status())))
         self._crash("alpha")
         self._chat("alpha")
-        self._console.print(status_table(self._hub.get_status()))
+        self._console.print(status_table(map(asdict, self._hub.get_status())))
 
     def stay(self) -> None:
         """Show the table, as it changes, until Ctrl-C."""
@@ -210,7 +215,7 @@ class _Table:
         self._hub = hub
 
     def __rich__(self) -> Table:
-        return status_table(self._hub.get_status())
+        return status_table(map(asdict, self._hub.get_status()))
 
 
 def _ask(status: ModelStatus, question: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlxhub_core.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class LazyGroup(click.Group):
@@ -29,7 +32,7 @@ class LazyGroup(click.Group):
         """The names, in the order of the table."""
         return list(self._commands)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in self._commands:
             return None
@@ -38,12 +41,23 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(f"{self._package}.{file}"), name)
         assert isinstance(command, click.Command)
         command.short_help = self._commands[cmd_name]
+        if ctx.resilient_parsing:  # somebody has pressed Tab
+            from mlxhub_core.cli.completion import teach
+
+            teach(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The table. To list the commands is not to call them: none is imported."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._commands.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, and the options of the group. Not by click's own way, which imports them all."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(n, help=text) for n, text in self._commands.items() if n.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,4 +72,4 @@ class LazyGroup(click.Group):
 
 def _name(command: str) -> str:
     name = command.replace("-", "_")
-    return f"{name}_" if name in ("list", "test") else name
+    return f"{name}_" if name in ("list", "test", "print") else name

@@ -26,14 +26,14 @@ _DELIVERY = {
 
 @click.command()
 def schema() -> None:
-    r"""Print the JSON schema of hub.yaml, with the options of every sink that is installed.
+    """Print the JSON schema of hub.yaml, with the options of every sink that is installed.
 
     Editors complete and check by it. Write it beside hub.yaml, and name it in that file's first line:
 
     \b
-        mlxhub schema > hub.schema.json
-        # yaml-language-server: $schema=hub.schema.json
-    """
+      mlxhub schema > hub.schema.json
+      # yaml-language-server: $schema=hub.schema.json
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     click.echo(json.dumps(hub_schema(), indent=2))
 
 

@@ -36,14 +36,14 @@ _LABEL = re.compile(r"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)=(?P<value>.*)")
     "--host", default=socket.gethostname, show_default="the name of this machine", help="In place of 0.0.0.0 and [::]."
 )
 def sd(configs: tuple[Path, ...], labels: tuple[str, ...], host: str) -> None:
-    r"""Print where Prometheus finds the metrics of hubs, as JSON.
+    """Print where Prometheus finds the metrics of hubs, as JSON.
 
     It is what `file_sd_configs` reads, and a hub serves the same on its control socket. A hub that does not run is
     listed as its hub.yaml has it, so that Prometheus sees, and tells, that it is down.
 
     \b
-        mlxhub sd -c ~/a/hub.yaml -c ~/b/hub.yaml --label site=berlin > /etc/prometheus/mlxhub.json
-    """
+      mlxhub sd -c ~/a/hub.yaml -c ~/b/hub.yaml --label site=berlin > /etc/prometheus/mlxhub.json
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     named = dict(map(_named, labels))
     click.echo(json.dumps([t for config in configs for t in _targets(config, host, named)], indent=2))
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 from mlxhub_core.control.history import LOST, Entry, History
+from mlxhub_core.log_reader import POLL, LogReader
+
+T = TypeVar("T")
 
 
 async def events(
@@ -36,6 +42,39 @@ async def events(
             if over:
                 return
             await news.wait()
+
+
+async def output(history: History, opened: Callable[[], LogReader], *, follow: bool) -> AsyncIterator[bytes]:
+    """What a log holds. Files are read on other threads: a disk that is slow holds up nobody else.
+
+    Args:
+        history: of the hub, whose end ends this, too.
+        opened: opens the log.
+        follow: go on with what is written.
+    """
+    news, loop, lock = asyncio.Event(), asyncio.get_running_loop(), threading.Lock()
+
+    def alone(call: Callable[[], T]) -> T:
+        with lock:
+            return call()
+
+    reader = await asyncio.to_thread(opened)
+    try:
+        there = reader.read()
+        while data := await asyncio.to_thread(alone, lambda: next(there, b"")):
+            yield data
+        with history.waking(lambda: loop.call_soon_threadsafe(news.set)):
+            over = not follow or reader.ends
+            while not over:
+                over = history.closed
+                while data := await asyncio.to_thread(alone, reader.more):
+                    yield data
+                news.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), 0 if over or history.closed else POLL)
+    finally:
+        # A client that hung up may have left a thread that still reads.
+        loop.run_in_executor(None, alone, reader.close)
 
 
 def _server_sent(hub: str, entry: Entry) -> bytes:

@@ -238,6 +238,9 @@ class _Compression:
                 for raw in places:
                     if _is_at(self._source, raw) and _is_at(self._target, self._part):
                         with contextlib.suppress(OSError):
+                            # When it was last written tells readers which runs may have lines in it.
+                            found = os.fstat(self._source)
+                            os.utime(self._target, ns=(found.st_atime_ns, found.st_mtime_ns))
                             os.replace(self._part, f"{raw}.gz")
                             unlink(raw)
             if _is_at(self._target, self._part):

@@ -66,7 +66,7 @@ class CleanInstall:
             AssertionError: it did not end well when it was asked to.
         """
         (self.directory / "hub.yaml").write_text(hub_yaml, encoding="utf-8")
-        command = [str(self._python), "-m", "mlxhub_core", "start"]
+        command = [str(self._python), "-m", "mlxhub_core", "start", "--foreground"]
         hub = subprocess.Popen(command, cwd=self.directory, env=self._env, stderr=subprocess.PIPE)
         try:
             yield

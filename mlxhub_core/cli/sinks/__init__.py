@@ -18,4 +18,10 @@ _COMMANDS = {
 
 @click.group(cls=LazyGroup, package=__name__, commands=_COMMANDS)
 def sinks() -> None:
-    """See and try the sinks: what is told when a model starts, fails, restarts."""
+    """See and try the sinks: what is told when a model starts, fails, restarts.
+
+    \b
+      mlxhub sinks list
+      mlxhub sinks describe statsd
+      mlxhub sinks test statsd
+    """  # noqa: D301  # click needs the character, to leave the lines as they are

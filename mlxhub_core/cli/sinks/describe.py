@@ -26,7 +26,11 @@ def describe(sink_type: str, json_schema: bool) -> None:
     """What a sink does and which options it takes.
 
     TYPE as in hub.yaml: statsd, or mlxhub-statsd-sink:statsd.
-    """
+
+    \b
+      mlxhub sinks describe statsd
+      mlxhub sinks describe loguru --json-schema
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     package, _, name = sink_type.rpartition(":")
     offer = offer_of(name.partition("/")[0], package or None)
     # What its modules print when they are imported is no part of the answer.

@@ -18,7 +18,10 @@ def export(type_: str, directory: Path) -> None:
     """Write what a sink brings for your monitoring (alerts, rules, dashboards) into a directory.
 
     TYPE as `mlxhub sinks list` shows it. Files of an earlier export are replaced.
-    """
+
+    \b
+      mlxhub sinks export prometheus monitoring
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     offer = offer_of(type_)
     exporter = getattr(load(offer), "export", None)
     if not callable(exporter):

@@ -35,7 +35,11 @@ def list_(config: Path, as_json: bool) -> None:
     """Which sinks are installed, and which are on in hub.yaml.
 
     Looks only at what packages declare: no sink is imported, so a broken one cannot get in the way.
-    """
+
+    \b
+      mlxhub sinks list
+      mlxhub sinks list --json
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     lines = _lines(_enabled(config))
     if as_json:
         click.echo(json.dumps([asdict(line) for line in lines], indent=2))

@@ -23,7 +23,11 @@ def status(config: Path, as_json: bool) -> None:
     """What became of the events of each sink, in the hub that runs.
 
     Exit code 3 if none runs for this hub.yaml.
-    """
+
+    \b
+      mlxhub sinks status
+      mlxhub sinks status --json
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     sinks = ControlClient(config).get("/hub/sinks")["sinks"]
     if as_json:
         click.echo(json.dumps(sinks, indent=2))

@@ -32,7 +32,11 @@ def test_(key: str, timeout: float, config: Path) -> None:
     KEY as in hub.yaml, as statsd/eu. A sink that is not in there is tried with its defaults. It is opened, told of a
     day in the life of the model `mlxhub-test`, and closed: look for that name in your monitoring afterwards. Exit code
     1 if the sink raises or does not come back.
-    """
+
+    \b
+      mlxhub sinks test statsd/eu
+      mlxhub sinks test prometheus --timeout 3
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     log_to(level="DEBUG")
     sink = _sink(key, config)
     hooks = hooks_of(sink)

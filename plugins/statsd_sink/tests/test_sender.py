@@ -189,7 +189,9 @@ def test_over_udp_lines_share_packets(sender: Make, family: int, host: str) -> N
         assert server.recv(999) == b"c:1|c"
 
 
-def test_a_datagram_agent_that_does_not_read_costs_the_timeout_and_loses_nothing(sender: Make, tmp_path: Path) -> None:
+def test_a_datagram_agent_that_does_not_read_costs_the_timeout_and_loses_nothing(
+    sender: Make, tmp_path: Path, fill: Callable[[str], int]
+) -> None:
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as agent:
         agent.bind(path)
@@ -197,8 +199,10 @@ def test_a_datagram_agent_that_does_not_read_costs_the_timeout_and_loses_nothing
         one = sender(Address("unixgram", path=path), max_packet=10, timeout=0.1)
         lines = numbered(0, 40)
         sent = list(lines)
+        before = fill(path)
         with pytest.raises(OSError, match="timed out"):
             one.send(lines)
+        assert [agent.recv(999) for _ in range(before)] == [b"filler"] * before
         got: list[str] = []
         while lines:
             while len(got) < len(sent) - len(lines):

@@ -256,11 +256,14 @@ def test_a_host_that_cannot_be_found_is_reported_and_stops_no_model(hub_yaml: Wr
         assert "the host 'stats..internal' cannot be found" in str(stats.last_error)
 
 
-def test_a_unix_agent_that_hangs_stalls_neither_models_nor_the_end_of_the_hub(hub_yaml: Write, tmp_path: Path) -> None:
+def test_a_unix_agent_that_hangs_stalls_neither_models_nor_the_end_of_the_hub(
+    hub_yaml: Write, tmp_path: Path, fill: Callable[[str], int]
+) -> None:
     path = str(tmp_path / "s")
     sink = {"address": f"unixgram://{path}", "timeout": 0.2, "max_packet": 128, "gauge_interval": 0.1}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as agent:
         agent.bind(path)  # and reads nothing
+        fill(path)
         config = hub_yaml(FOREVER)
         text = json.loads(config.read_text()) | {"sinks": {"loguru": False, "statsd": sink}}
         config.write_text(json.dumps(text))
