@@ -91,7 +91,9 @@ class OtlpSink(MetricSink):
 
     @property
     def flush_interval(self) -> float | None:  # type: ignore[override]  # read only
-        """Until the metrics are due, or the hub may have read its models."""
+        """Until the metrics are due, or the hub may have read its models; None before the hub's first event."""
+        if self._instruments is None:
+            return None
         left = max(0.0, self._due - self._clock())
         return left if self._shown else min(left, SOON)
 

@@ -179,7 +179,10 @@ def grpc_receiver(port: int = 0) -> Iterator[Receiver]:
     receiver = Receiver()
 
     def export(signal: str, request: Any, context: grpc.ServicerContext) -> Any:
-        status = receiver.take(signal, {k: str(v) for k, v in context.invocation_metadata()}, request)
+        headers: dict[str, str] = {}
+        for name, value in context.invocation_metadata():
+            headers[name] = f"{headers[name]}, {value}" if name in headers else str(value)
+        status = receiver.take(signal, headers, request)
         if status != 200:
             context.set_trailing_metadata(tuple(receiver.headers.items()))
             context.abort(CODES[status], "as told")

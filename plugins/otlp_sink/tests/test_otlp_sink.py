@@ -445,6 +445,15 @@ def test_a_hub_without_models_is_looked_at_soon_but_not_told_of_all_the_time() -
         here.sink.close()
 
 
+def test_before_the_first_event_there_is_nothing_to_wait_for() -> None:
+    with http_receiver() as receiver:
+        here = told(receiver)
+        assert here.sink.flush_interval is None
+        here.sink.flush()
+        here.sink.close()
+        assert receiver.asked == []
+
+
 def test_events_of_one_burst_share_a_request() -> None:
     with http_receiver() as receiver:
         here = told(receiver, logs=True)
