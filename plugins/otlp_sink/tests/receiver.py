@@ -181,7 +181,7 @@ def grpc_receiver(port: int = 0) -> Iterator[Receiver]:
     def export(signal: str, request: Any, context: grpc.ServicerContext) -> Any:
         headers: dict[str, str] = {}
         for name, value in context.invocation_metadata():
-            headers[name] = f"{headers[name]}, {value}" if name in headers else str(value)
+            headers[name] = f"{headers[name]}, {value!s}" if name in headers else str(value)
         status = receiver.take(signal, headers, request)
         if status != 200:
             context.set_trailing_metadata(tuple(receiver.headers.items()))

@@ -6,11 +6,14 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
+import yaml
 from mlxhub_otlp_sink import OtlpSink, target
 from mlxhub_otlp_sink.names import ATTRIBUTES, is_for_otlp
 from mlxhub_otlp_sink.records import EVENTS
 
 from mlxhub_core.metrics import CATALOGUE, Kind, Metric, otlp_name
+from mlxhub_core.options import check_options
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 INSTRUMENTS = {Kind.COUNTER: "Counter", Kind.HISTOGRAM: "Histogram"}
@@ -57,6 +60,16 @@ def test_every_option_is_told_with_its_default() -> None:
         "interval": f"{target.INTERVAL:g}",
         "logs": "false",
     }
+
+
+def test_what_it_shows_of_hub_yaml_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTLP_API_KEY", "s3cret")
+    shown = [yaml.safe_load(text)["sinks"] for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
+    assert [len(sinks) for sinks in shown] == [1, 3]
+    for options in (options for sinks in shown for options in sinks.values()):
+        arguments, findings = check_options(OtlpSink, options, Path())
+        assert findings == []
+        OtlpSink(**arguments)
 
 
 def test_every_variable_that_is_heeded_is_told() -> None:
