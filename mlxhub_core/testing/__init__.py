@@ -4,6 +4,7 @@
 * `wait_until` waits for what no event announces.
 * `FakeClock` is a clock that stands still until it is told otherwise.
 * `SinkConformance` is a class of tests to subclass, which every sink should pass. It alone needs pytest.
+* `wheels` installs packages as users do, into an environment of their own, and runs a hub there.
 * `fake_server` is a model server that misbehaves on demand; `tiny_model` writes a real MLX model of 26 KB.
 """
 
