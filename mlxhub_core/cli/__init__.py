@@ -31,6 +31,7 @@ _COMMANDS = {
     "check": "Say what is wrong with a hub.yaml.",
     "schema": "Print the JSON schema of hub.yaml, for editors.",
     "sinks": "See and try the sinks: list, describe, check, test, status.",
+    "new-sink": "Write a package of a sink to start from.",
     "logs": "Rotate the logs of models.",
     "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",
