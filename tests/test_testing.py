@@ -230,9 +230,13 @@ def test_every_event_that_is_drawn_is_one_that_a_hub_could_tell(told: strategies
 def drawn(strategy: st.SearchStrategy[T], count: int) -> list[T]:
     """So many of them, the same ones each time."""
     found: list[T] = []
-    given(strategy)(
-        settings(max_examples=count, phases=[Phase.generate], derandomize=True, database=None)(found.append)
-    )()
+
+    @settings(max_examples=count, phases=[Phase.generate], derandomize=True, database=None)
+    @given(strategy)
+    def keep(one: T) -> None:
+        found.append(one)
+
+    keep()
     return found
 
 
