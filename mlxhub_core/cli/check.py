@@ -26,6 +26,6 @@ def check(config: Path) -> None:
 
     settings = load_settings(config)
     selection = select(settings, settings.sinks)
-    show_warnings((*settings.warnings, *selection.warnings))
+    show_warnings((*settings.warnings, *selection.warnings, *selection.deprecations))
     models, sinks = len(settings.models), ", ".join(sink.key for sink in selection.sinks) or "none"
     click.echo(style(f"{config}: ok ({models} models; sinks: {sinks})", "green"))
