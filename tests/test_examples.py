@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import tomllib
@@ -44,6 +43,15 @@ sinks:
 models:
   - {name: well, default: true, command: [sh, -c, 'exit 0']}
   - {name: ill, default: true, group: weak, restart: never, command: [sh, -c, 'exit 3']}
+"""
+
+
+HUB = """
+import sys
+from mlxhub_core import HubManager
+with HubManager("hub.yaml") as hub:
+    hub.reload()
+    sys.stdin.read()
 """
 
 
@@ -91,9 +99,10 @@ def test_each_passes_its_own_tests_where_it_is_installed(name: str, home: Home, 
 def test_each_is_told_by_a_hub_what_happens(home: Home, tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text(HUB_YAML)
     hub = subprocess.Popen(
-        [home.bin / "mlxhub", "start"],
+        [home.bin / "python", "-c", HUB],
         cwd=tmp_path,
         env=home.env,
+        stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -101,8 +110,7 @@ def test_each_is_told_by_a_hub_what_happens(home: Home, tmp_path: Path) -> None:
         wait_until(lambda: 'exit_code="3"' in read(tmp_path / "hub.prom") and "stopped" in read(tmp_path / "hub.prom"))
         wait_until(lambda: len(rows(tmp_path / "events.db")) == 2)
     finally:
-        hub.send_signal(signal.SIGTERM)
-        _, said = hub.communicate(timeout=60)
+        _, said = hub.communicate(timeout=60)  # which ends what it reads
         print(said)  # pytest shows it when something is missing
     assert hub.returncode == 0
     assert 'hub_model_started_total{group="weak",model="ill"} 1.0' in read(tmp_path / "hub.prom")

@@ -206,7 +206,7 @@ def test_two_packages_may_be_there_at_once_and_one_of_the_same_name_again_afterw
         assert [offer.distribution for offer in scan().offers if offer.type == "acme"] == ["one"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(strategies.told())
 def test_every_event_that_is_drawn_is_one_that_a_hub_could_tell(told: strategies.Told) -> None:
     hook, arguments = told
@@ -241,11 +241,11 @@ def drawn(strategy: st.SearchStrategy[T], count: int) -> list[T]:
 
 
 def test_what_is_drawn_has_every_reason_and_what_is_rare() -> None:
-    contexts = drawn(strategies.contexts(), 100)
+    contexts = drawn(strategies.contexts(), 50)
     assert any(ctx.group is None and not ctx.name.isascii() for ctx in contexts)
     assert any(ctx.group for ctx in contexts)
-    assert {event.reason for event in drawn(strategies.events(), 200)} == {None, *Reason}
-    failed = [told for _, told in drawn(strategies.told(None, "model_failed"), 200)]
+    assert {event.reason for event in drawn(strategies.events(), 150)} == {None, *Reason}
+    failed = [told for _, told in drawn(strategies.told(None, "model_failed"), 100)]
     assert any(told["exit_code"] is None for told in failed)
     assert any(told["event"].forced for told in failed)
     assert any(told["event"].first_failure and told["event"].restart_in is not None for told in failed)
