@@ -344,5 +344,5 @@ def test_a_model_that_becomes_ready_without_an_event_is_not_waited_for_in_vain()
             return {"models": [{"name": "a", "state": state, "last_failure": None, "reason": None, **times}]}
 
     hub: Any = Hub()
-    assert until_ready(hub, ["a"], 0.0, None) == ["a"]
+    assert until_ready(hub, ["a"], 0.0, None, "") == ["a"]
     assert hub.waits == [SILENT], "not for ever"
