@@ -93,11 +93,12 @@ def test_all_that_the_page_types_prints_what_it_shows(home: Path) -> None:
     weights = write_tiny_model(BROKEN) / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-300])
+    ports = 12_000 + os.getpid() % 12_000  # not those of another hub on this machine
     failed = dict(FAILED)
     typed_so_far = []
     for command, shown in steps():
         if command == "hub.yaml":
-            Path("hub.yaml").write_text(shown)
+            Path("hub.yaml").write_text(f"{shown}model_starting_port: {ports}\n")
             continue
         if command.startswith("mlxhub restart-model"):
             weights.write_bytes(whole)  # somebody has downloaded them again

@@ -11,13 +11,16 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from mlxhub_core.cli.models import restart_model
 from mlxhub_core.cli.progress import SILENT, _Wait, until_ready
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import HubNotRunningError
@@ -346,3 +349,23 @@ def test_a_model_that_becomes_ready_without_an_event_is_not_waited_for_in_vain()
     hub: Any = Hub()
     assert until_ready(hub, ["a"], 0.0, None, "") == ["a"]
     assert hub.waits == [SILENT], "not for ever"
+
+
+def test_what_the_process_before_a_restart_failed_in_is_no_failure_of_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moments: list[float] = []
+
+    def post(*_: Any, **__: Any) -> list[str]:
+        moments.append(time.time())
+        return ["a"]
+
+    def wait(_client: Any, done: list[str], since: float, *_: Any) -> list[str]:
+        moments.append(since)
+        return done
+
+    monkeypatch.setattr("mlxhub_core.cli.models.post_for_each", post)
+    monkeypatch.setattr("mlxhub_core.cli.progress.until_ready", wait)
+    assert CliRunner().invoke(restart_model, ["a", "--wait"], catch_exceptions=False).exit_code == 0
+    posted, since = moments
+    assert since >= posted

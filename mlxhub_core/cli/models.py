@@ -78,8 +78,10 @@ def restart_model(models: tuple[str, ...], wait: bool, timeout: float | None, co
 
 
 def _start(config: Path, models: tuple[str, ...], verb: str, timeout: float | None, *, wait: bool) -> None:
-    client, began = ControlClient(config), time.time()
+    client = ControlClient(config)
     done = post_for_each(client, models, verb, patient=True)
+    # What the process before it may have failed in meanwhile is no failure of the new one.
+    began = time.time()
     if wait or timeout is not None:
         from mlxhub_core.cli.progress import until_ready
 
