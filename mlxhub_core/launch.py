@@ -18,7 +18,7 @@ from typing import Any
 
 from mlxhub_core.errors import LaunchError
 from mlxhub_core.hf_cache import cache_directory, is_complete
-from mlxhub_core.settings import ModelSettings
+from mlxhub_core.settings import HubSettings, ModelSettings
 
 _PLACEHOLDER = re.compile(r"\{(name|host|port|model_path)\}")
 _UNFIT_MLX = re.compile(r"0\.31(?!\d)")
@@ -82,6 +82,15 @@ def prepare(
         program, *arguments = (_filled(word, values) for word in model.command)
         argv = [_program(model.name, _expanded(program), cwd, env.get("PATH")), *arguments]
     return Launch(tuple(argv), env, cwd, model_path if model.command is None else None)
+
+
+def lacks(settings: HubSettings) -> Iterator[tuple[int, LaunchError]]:
+    """What the models of a hub.yaml lack to be started as things are now, each with its place among them."""
+    for index, model in enumerate(settings.models):
+        try:
+            prepare(model, host=settings.host, port=model.port or 1, directory=settings.directory)
+        except LaunchError as error:
+            yield index, error
 
 
 def _handed_on(environ: Mapping[str, str]) -> dict[str, str]:

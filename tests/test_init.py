@@ -56,7 +56,7 @@ def test_the_file_that_is_written_is_right_without_a_warning() -> None:
     for arguments in ("init", "check"):
         done = subprocess.run([MLXHUB, arguments], capture_output=True, text=True, timeout=50, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "hub.yaml: ok (1 models; sinks: loguru)\n"
+    assert done.stdout == "hub.yaml: ok (1 model; sinks: loguru)\n"
     assert load_settings("hub.yaml").warnings == ()
 
 
