@@ -84,7 +84,7 @@ class SinkError(HubError):
 class DeliveryRefusedError(HubError):
     """For a sink's ``flush`` to raise: the server will never take what it has in hand.
 
-    Those events count as failed and are not tried again, as they are when it raises anything else.
+    Those events count as failed. After anything else that it raises they are tried again.
     """
 
 

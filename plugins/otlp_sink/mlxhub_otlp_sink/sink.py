@@ -257,9 +257,10 @@ class OtlpSink(MetricSink):
         channel, _, meter = self._open
         if due or models != self._shown:
             self.set_usage(meter.measure(self.models()))
+            self._due = self._clock() + self._seconds
         metrics = self._instruments.read(self.samples())
         self._trace(channel, _counted(metrics))
-        self._unsent, self._shown, self._due = False, models, self._clock() + self._seconds
+        self._unsent, self._shown = False, models
         try:
             channel.send(metrics)
         except DeliveryRefusedError:

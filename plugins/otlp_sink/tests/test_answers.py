@@ -242,7 +242,7 @@ def test_a_hub_whose_server_is_dead_ends_at_once(protocol: str, tmp_path: Path) 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        assert seconds_to_end(tmp_path, url, protocol) < 3
+        assert seconds_to_end(tmp_path, url, protocol) < runner.CLOSE_DEADLINE
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -251,7 +251,9 @@ def test_a_hub_whose_server_never_answers_ends_in_time_and_tells_what_was_not_de
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert seconds_to_end(tmp_path, url, protocol) < runner.CLOSE_DEADLINE + 2
+        assert (
+            seconds_to_end(tmp_path, url, protocol) < runner.CLOSE_DEADLINE + 10
+        )  # on a busy machine; a request may take 5 s, and there is one more
 
 
 def seconds_to_end(directory: Path, url: str, protocol: str) -> float:

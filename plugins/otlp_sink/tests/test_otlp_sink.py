@@ -21,7 +21,7 @@ from mlxhub_otlp_sink.records import EVENTS
 from mlxhub_core import HubError, ModelState, ModelStatus, Secret, SinkStats
 from mlxhub_core.hooks import hooks_of
 from mlxhub_core.hookspecs import HOOKS
-from mlxhub_core.metrics import CATALOGUE, MAX_EXIT_CODES, START_DURATION_BUCKETS, Kind, Metric, otlp_name
+from mlxhub_core.metrics import CATALOGUE, MAX_EXIT_CODES, START_DURATION_BUCKETS, Kind, Metric, Usage, otlp_name
 from mlxhub_core.testing import FakeClock
 from mlxhub_core.testing.day import MODEL, FakeHub
 
@@ -426,6 +426,27 @@ def test_metrics_are_sent_when_something_happened_and_on_the_interval_and_not_el
         here.sink.flush()
         assert receiver.count("metrics") == before + 1
         here.sink.close()
+
+
+def test_events_do_not_put_off_what_is_due_on_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    measured: list[float] = []
+    with http_receiver() as receiver:
+        here = told(receiver, interval=10.0, _clock=clock)
+        here.until("model_started")
+        assert here.sink._open is not None
+
+        def measure(_models: object) -> dict[str, Usage]:
+            measured.append(clock.now)
+            return {}
+
+        monkeypatch.setattr(here.sink._open[2], "measure", measure)
+        began = clock.now
+        for hook in ("model_ready", "model_unhealthy", "model_recovered", "model_failed"):
+            clock.advance(4)
+            here.until(hook)
+        here.sink.close()
+    assert measured == [began + 12]
 
 
 def test_a_hub_without_models_is_looked_at_soon_but_not_told_of_all_the_time() -> None:
