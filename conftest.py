@@ -5,11 +5,17 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
+import venv
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent
+EXAMPLES = ROOT / "examples"
 
 
 def pytest_configure() -> None:
@@ -29,3 +35,37 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"{reason}, and in CI it must be: see .ci/run"
     return report
+
+
+@dataclass(frozen=True)
+class Home:
+    """A virtual environment with the wheels of the core and of the examples, and nothing else of ours."""
+
+    bin: Path
+    wheels: tuple[str, ...]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of whoever has activated it, and what is set for these tests left out."""
+        mine = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MLXHUB", "PYTEST"))}
+        return {**mine, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(self.bin.parent)}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Made once for all tests that install something: it takes longer than what they do in it."""
+    place = tmp_path_factory.mktemp("installed")
+    venv.create(place / "venv", with_pip=True)
+    made = Home(place / "venv" / "bin", ())
+
+    def pip(*arguments: str | Path) -> None:
+        subprocess.run([made.bin / "python", "-m", "pip", "--quiet", *arguments], env=made.env, cwd=place, check=True)
+
+    # A copy, as whoever builds where the sources are leaves something there. The build's own needs are met once for all.
+    examples = shutil.copytree(EXAMPLES, place / "examples", ignore=shutil.ignore_patterns("*cache*"))
+    pip("install", "hatchling", "pytest", "hypothesis")
+    packages = [ROOT, *(path.parent for path in sorted(examples.glob("*/pyproject.toml")))]
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", *packages)
+    wheels = sorted((place / "wheels").iterdir())
+    pip("install", *wheels)
+    return Home(made.bin, tuple(wheel.name for wheel in wheels))

@@ -70,7 +70,7 @@ def prepare(
     if not cwd.is_dir():
         raise LaunchError(model.name, f"working_directory: {cwd} {_lack(cwd)}; make it, or name another")
     own = {key: _filled(value, values) for key, value in model.env.items()}
-    env = {**environ, "PYTHONUNBUFFERED": "1", **own}
+    env = {**_handed_on(environ), "PYTHONUNBUFFERED": "1", **own}
     if model.command is None:
         weights = [("model_path", model_path), *_draft_models(model)]
         for key, path in weights:
@@ -91,6 +91,11 @@ def lacks(settings: HubSettings) -> Iterator[tuple[int, LaunchError]]:
             prepare(model, host=settings.host, port=model.port or 1, directory=settings.directory)
         except LaunchError as error:
             yield index, error
+
+
+def _handed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """The hub's own environment, but for what is meant for it alone: where it sends its telemetry, and as whom."""
+    return {name: value for name, value in environ.items() if not name.startswith("OTEL_")}
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

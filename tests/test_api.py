@@ -340,8 +340,16 @@ def test_a_follower_whose_loop_has_ended_keeps_no_event_from_the_others() -> Non
 # The status.
 
 
-def test_the_status_tells_of_the_hub_and_of_the_memory_of_each_process_tree(hub: Hub) -> None:
-    spawns = "if os.fork() == 0: x = bytearray(50_000_000)"
+def test_the_status_tells_of_the_hub_and_of_the_memory_of_each_model(hub: Hub) -> None:
+    # The parent in between ends: what is of a session is of it, also without a parent there.
+    spawns = """
+if os.fork() == 0:
+    if os.fork() == 0:
+        x = bytearray(50_000_000)
+        signal.pause()
+    os._exit(0)
+os.wait()
+"""
     hub.run(says("tree", spawns, default="true"), sleeper("idle"), sleeper("small", default="true"))
     wait_until(lambda: hub.client.get("/hub/status")["models"][0]["memory_bytes"] > 50_000_000)
     status = hub.client.get("/hub/status")

@@ -404,7 +404,7 @@ def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: C
         (
             "/hub/reload?dry_run=true",
             200,
-            {"start": [{"name": "a", "reason": "new"}], "stop": [], "restart": [], "unchanged": []},
+            {"start": [{"name": "a", "reason": "new"}], "stop": [], "restart": [], "unchanged": [], "warnings": []},
         ),
         ("/hub/shutdown", 202, {"status": "stopping"}),
     ],

@@ -109,6 +109,12 @@ def test_a_name_that_is_missing_while_the_log_is_rotated_hides_nothing_and_a_fil
     assert read(files.path) == b"1\n2\n4\n"
 
 
+def test_of_very_many_rotated_files_only_the_newest_are_opened(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlxhub_core.log_reader.DEPTH", 2)
+    files.make(b"1\n", b"2\n", b"3\n", b"4\n")
+    assert read(files.path) == b"2\n3\n4\n"
+
+
 # Since a run began.
 
 

@@ -28,6 +28,6 @@ def check(config: Path) -> None:
     settings = load_settings(config)
     selection = select(settings, settings.sinks)
     missing = [settings.source.problem(("models", index), error.message) for index, error in lacks(settings)]
-    show_warnings((*settings.warnings, *selection.warnings, *missing))
+    show_warnings((*settings.warnings, *selection.warnings, *selection.deprecations, *missing))
     models, sinks = len(settings.models), ", ".join(sink.key for sink in selection.sinks) or "none"
     click.echo(style(f"{config}: ok ({models} model{'s' * (models != 1)}; sinks: {sinks})", "green"))

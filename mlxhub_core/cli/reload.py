@@ -39,6 +39,8 @@ def reload(config: Path, dry_run: bool, as_json: bool) -> None:
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
+    for warning in plan.pop("warnings", ()):  # an older hub has none
+        say(f"warning: {warning}", "yellow")
     steps = [(verb, step["name"], step["reason"]) for verb in plan for step in plan[verb]]
     for line in aligned(steps):
         click.echo(line)

@@ -55,7 +55,7 @@ class ModelReport(ModelStatus):
     """What the hub knows about one model, and the memory that it has now.
 
     Attributes:
-        memory_bytes: of the process and all that descend from it; None: it has none, or the system does not say.
+        memory_bytes: of the process and all others of its session; None: it has none, or the system does not say.
     """
 
     memory_bytes: int | None = None
