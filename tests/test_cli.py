@@ -91,7 +91,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     def run(text: str) -> Running:
         (tmp_path / "hub.yaml").write_text(text)
-        running.append(Running(tmp_path, "start"))
+        running.append(Running(tmp_path, "start", "--foreground"))
         return running[-1]
 
     yield run
@@ -172,7 +172,7 @@ def test_a_line_is_completed_with_tab_and_a_slip_in_it_is_no_error_there(line: s
 def test_a_good_file_is_ok(mlxhub: Mlxhub, tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [x]}]\n")
     done = mlxhub("check")
-    assert (done.returncode, done.stdout) == (0, "hub.yaml: ok (1 models; sinks: loguru)\n")
+    assert (done.returncode, done.stdout) == (0, "hub.yaml: ok (1 model; sinks: loguru)\n")
 
 
 def test_every_mistake_is_told_with_its_place_and_exit_code_2(mlxhub: Mlxhub, tmp_path: Path) -> None:
@@ -188,6 +188,15 @@ def test_every_mistake_is_told_with_its_place_and_exit_code_2(mlxhub: Mlxhub, tm
             "hub.yaml:3:6:",
             "hub.yaml:3:17:",
         ]
+
+
+def test_check_warns_of_what_models_lack_here(mlxhub: Mlxhub, tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text("models:\n  - {name: a, command: [gone]}\n  - {name: b, model_path: ./typo}\n")
+    done = mlxhub("check")
+    assert (done.returncode, done.stdout) == (0, "hub.yaml: ok (2 models; sinks: loguru)\n")
+    first, second = done.stderr.splitlines()
+    assert first.startswith("warning: hub.yaml:2:5: models[0]: command: no program 'gone' on the PATH; install it")
+    assert second.startswith(f"warning: hub.yaml:3:5: models[1]: model_path: {tmp_path}/typo is not there; name")
 
 
 def test_a_missing_file_says_how_to_name_another(mlxhub: Mlxhub) -> None:
@@ -207,7 +216,7 @@ def test_another_file_may_be_named_with_or_without_the_option(mlxhub: Mlxhub, tm
     (tmp_path / "other.yaml").write_text("models: [{name: a, command: [x]}]\n")
     (tmp_path / "hub.yaml").write_text("models: wrong\n")
     done = mlxhub("check", *arguments.split(), env={"MLXHUB_CONFIG": "hub.yaml"})
-    assert (done.returncode, done.stdout) == (0, "other.yaml: ok (1 models; sinks: loguru)\n")
+    assert (done.returncode, done.stdout) == (0, "other.yaml: ok (1 model; sinks: loguru)\n")
 
 
 def test_keys_of_the_seeds_hub_are_one_warning_each(mlxhub: Mlxhub, tmp_path: Path) -> None:
@@ -226,7 +235,9 @@ def test_colour_is_for_terminals_and_no_color_is_heeded(
     tmp_path: Path, environ: dict[str, str], coloured: bool
 ) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=theirs, env={**os.environ, **environ})
+    process = subprocess.Popen(
+        [*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=theirs, env={**os.environ, **environ}
+    )
     os.close(theirs)
     process.wait(30)
     seen = os.read(ours, 10_000)
@@ -234,18 +245,21 @@ def test_colour_is_for_terminals_and_no_color_is_heeded(
     assert (b"\x1b[31m" in seen) is coloured
 
 
-def test_start_without_a_model_that_starts_says_so(mlxhub: Mlxhub, tmp_path: Path) -> None:
-    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [x]}]\n")
-    done = mlxhub("start")
-    assert done.returncode == 1
-    assert "no model in hub.yaml has `default: true`" in done.stderr
-
-
-def test_start_with_models_that_all_fail_names_each_and_ends(mlxhub: Mlxhub, tmp_path: Path) -> None:
-    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [no-such-program], default: true}]\n")
-    done = mlxhub("start")
-    assert done.returncode == 1
-    assert "a: command: no program 'no-such-program' on the PATH" in done.stderr
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("command: [x]", "no model runs yet; `mlxhub start-model NAME` starts one"),
+        ("command: [no-such-program], default: true", "a: command: no program 'no-such-program' on the PATH"),
+    ],
+)
+def test_a_hub_of_which_no_model_runs_says_so_and_waits_for_one(
+    start: Callable[[str], Running], model: str, said: str
+) -> None:
+    command = start(f"log_path: logs\nmodels: [{{name: a, {model}}}]\n")
+    command.until("Ctrl-C stops everything")
+    assert said in command.seen
+    command.process.terminate()
+    assert command.end() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
@@ -264,7 +278,9 @@ def test_start_runs_until_it_is_told_to_stop_and_takes_the_models_along(
 
 def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_models(tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
     assert process.stderr is not None
     process.stderr.readline()
     model = model_of(process.pid)
@@ -277,7 +293,7 @@ def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_models(tmp_path:
 def test_a_pipe_that_takes_no_more_words_keeps_nobody_from_stopping_the_models(tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
     read, write = os.pipe()
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=write, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=write, stdin=subprocess.DEVNULL)
     os.read(read, 1)
     model = model_of(process.pid)
     os.set_blocking(write, False)

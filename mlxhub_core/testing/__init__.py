@@ -4,6 +4,7 @@
 * `wait_until` waits for what no event announces.
 * `FakeClock` is a clock that stands still until it is told otherwise.
 * `SinkConformance` is a class of tests to subclass, which every sink should pass. It alone needs pytest.
+* `wheels` installs packages as users do, into an environment of their own, and runs a hub there.
 * `fake_hub` tells a sink a day in the life of a model, as a hub does; `FakeHub` is the hub of that day.
 * `tmp_dist` is a package that is installed for as long as a test lasts.
 * `strategies`, a module of its own, has events and models for tests with Hypothesis, and needs that.
