@@ -42,13 +42,16 @@ types: $(VENV)/.installed ## types
 imports: $(VENV)/.installed ## who may import whom
 	$(BIN)/lint-imports
 
-oldest: $(VENV)/pluggy-1.6 ## the tests of the hooks with the oldest pluggy that we take
-	PYTHONPATH=$(VENV)/pluggy-1.6 $(BIN)/python -c 'import pluggy; assert pluggy.__version__ == "1.6.0"'
-	PYTHONPATH=$(VENV)/pluggy-1.6 $(BIN)/python -m pytest --quiet $(addprefix tests/,test_hooks.py test_hookspecs.py \
-	    test_fanout.py test_runner.py)
+oldest: $(VENV)/oldest/.installed ## hooks, options and sinks with the oldest versions of all that we need
+	PYTHONPATH=$(VENV)/oldest $(BIN)/python -c 'import pluggy; assert pluggy.__version__ == "1.6.0"'
+	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest --quiet -m "not install" $(addprefix tests/,test_hooks.py \
+	    test_hookspecs.py test_fanout.py test_runner.py test_options.py) \
+	    $(wildcard plugins/*/tests/test_*_sink.py) $(wildcard plugins/*/tests/test_*conformance.py)
 
-$(VENV)/pluggy-1.6: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --target $@ pluggy==1.6.0
+$(VENV)/oldest/.installed: $(VENV)/.installed
+	@rm -rf $(VENV)/oldest
+	@$(BIN)/python -m pip install --quiet --no-warn-conflicts --target $(VENV)/oldest $$($(BIN)/python tests/oldest.py $(PROJECTS))
+	@touch $@
 
 format: $(VENV)/.installed ## put the style right
 	$(BIN)/ruff check --fix .

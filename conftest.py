@@ -6,8 +6,8 @@ import atexit
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-import venv
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,18 +54,20 @@ class Home:
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Made once for all tests that install something: it takes longer than what they do in it."""
+    import virtualenv  # by the few who need it
+
     place = tmp_path_factory.mktemp("installed")
-    venv.create(place / "venv", with_pip=True)
+    # Not `venv`, which takes five seconds to put pip into it.
+    virtualenv.cli_run([str(place / "venv"), "--quiet"])
     made = Home(place / "venv" / "bin", ())
 
-    def pip(*arguments: str | Path) -> None:
-        subprocess.run([made.bin / "python", "-m", "pip", "--quiet", *arguments], env=made.env, cwd=place, check=True)
+    def pip(python: str | Path, *arguments: str | Path) -> None:
+        subprocess.run([python, "-m", "pip", "--quiet", *arguments], env=made.env, cwd=place, check=True)
 
-    # A copy, as whoever builds where the sources are leaves something there. The build's own needs are met once for all.
+    # A copy, as whoever builds where the sources are leaves something there. All with the one hatchling that is there.
     examples = shutil.copytree(EXAMPLES, place / "examples", ignore=shutil.ignore_patterns("*cache*"))
-    pip("install", "hatchling", "pytest", "hypothesis")
     packages = [ROOT, *(path.parent for path in sorted(examples.glob("*/pyproject.toml")))]
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", *packages)
+    pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", *packages)
     wheels = sorted((place / "wheels").iterdir())
-    pip("install", *wheels)
+    pip(made.bin / "python", "install", "pytest", "hypothesis", "hatchling", "editables", *wheels)
     return Home(made.bin, tuple(wheel.name for wheel in wheels))

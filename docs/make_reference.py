@@ -28,6 +28,7 @@ from mlxhub_core.observability import HubInfo, Sink, SinkStats
 from mlxhub_core.options import options_schema
 from mlxhub_core.settings.kinds import MAX_SECONDS
 from mlxhub_core.settings.schema import (
+    ControlSettings,
     DeliverySettings,
     GroupSettings,
     HealthSettings,
@@ -42,6 +43,7 @@ from mlxhub_core.settings.schema import (
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "The top of the file": HubFile,
     "log_rotation": RotationSettings,
+    "control": ControlSettings,
     "models": ModelSettings,
     "models: restart": RestartSettings,
     "models: health": HealthSettings,
@@ -55,12 +57,14 @@ EXAMPLES: Mapping[type[BaseModel], Mapping[str, str]] = {
         "log_path": "~/hub/logs",
         "log_rotation": "{max_bytes: 100MB}",
         "log_level": "DEBUG",
+        "control": "{port: 27800, token_file: ~/.mlxhub/token}",
         "host": "127.0.0.1",
         "model_starting_port": "28000",
         "models": "[{name: qwen3, model_path: mlx-community/Qwen3-4B-4bit}]",
         "groups": "[{name: big, max_loaded: 1}]",
         "sinks": "{loguru: off}",
     },
+    ControlSettings: {"host": "127.0.0.1", "port": "27800", "token_file": "~/.mlxhub/token"},
     RotationSettings: {"max_bytes": "100MB", "backups": "10", "compress": "false"},
     ModelSettings: {
         "name": "qwen3",

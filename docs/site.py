@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -32,38 +31,13 @@ ELSEWHERE = {
     "sinks/otlp.md": ROOT / "plugins" / "otlp_sink" / "README.md",
 }
 """Where in the repository a page of the site is, if not in docs/."""
-MAY_BE_MISSING = {"control-api.md", "sinks/otlp.md"}
-"""Pages that are made elsewhere in the project, and are in the navigation as soon as they are there."""
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
-
-
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the navigation what is not there yet."""
-    there = {
-        place for place in MAY_BE_MISSING if (DOCS / place).exists() or ELSEWHERE.get(place, DOCS / place).exists()
-    }
-    config.nav = _without(config.nav, MAY_BE_MISSING - there)
-    return config
-
-
-def _without(nav: Any, missing: set[str]) -> Any:
-    if isinstance(nav, dict):
-        return {title: _without(below, missing) for title, below in nav.items()}
-    if isinstance(nav, list):
-        return [
-            _without(each, missing) for each in nav if not isinstance(each, dict) or not missing & set(_leaves(each))
-        ]
-    return nav
-
-
-def _leaves(entry: dict[str, Any]) -> list[str]:
-    return [below for below in entry.values() if isinstance(below, str)]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add them."""
     made = make_reference.pages()
-    made |= {place: path.read_text(encoding="utf-8") for place, path in ELSEWHERE.items() if path.exists()}
+    made |= {place: path.read_text(encoding="utf-8") for place, path in ELSEWHERE.items()}
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
     return files

@@ -42,11 +42,11 @@ FENCE = re.compile(r"^( *)```(\w*)(?: title=\"[^\"]*\")?\n(.*?)^ *```$", re.DOTA
 
 
 def blocks(language: str) -> list[Any]:
-    """Every block of a language in all that is written, with where it is; the tutorial runs as a whole elsewhere."""
+    """Every block of a language in all that is written, with where it is; the tutorials run as a whole elsewhere."""
     return [
         pytest.param(text, id=f"{PLACES[path]}-{number}")
         for path in WRITTEN
-        if path.name != "first-sink.md"
+        if path.name not in ("first-hub.md", "first-sink.md")
         for number, (_, kind, text) in enumerate(FENCE.findall(path.read_text(encoding="utf-8")))
         if kind == language
     ]
@@ -107,8 +107,10 @@ def in_its_place(section: str, key: str, value: str) -> str:
     models = "models: [{name: qwen3, group: big, command: [x]}]\n"
     groups = "groups: [{name: big}]\n"
     other = "" if key in ("name", "model_path") else ("model_path: x, " if key != "command" else "")
+    control = ", ".join({key: pair, **{"port": "port: 1024", "token_file": "token_file: t", key: pair}}.values())
     return {
         "HubFile": f"{pair}\n" + ("" if key == "models" else "models: [{name: qwen3, command: [x]}]\n"),
+        "ControlSettings": f"control: {{{control}}}\n{models}{groups}",
         "RotationSettings": f"log_rotation: {{{pair}}}\n{models}{groups}",
         "ModelSettings": "models: [{"
         + ("" if key == "name" else "name: qwen3, ")
