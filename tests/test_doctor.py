@@ -354,7 +354,7 @@ def test_a_sink_is_asked_by_its_check_or_opened(
 ) -> None:
     monkeypatch.setattr(sinks, "PATIENCE", 0.1 if sink is Hangs else 40.0)
     selected = SimpleNamespace(key="mine", offer="p 1", sink=sink())
-    monkeypatch.setattr(sinks, "select", lambda *_: SimpleNamespace(sinks=[selected], warnings=()))
+    monkeypatch.setattr(sinks, "select", lambda *_: SimpleNamespace(sinks=[selected], warnings=(), deprecations=()))
     written(one())
     situation = hub.Situation(Path("hub.yaml"), load_settings("hub.yaml"))
     (finding,) = sinks.sinks(situation)
