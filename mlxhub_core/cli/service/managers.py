@@ -117,7 +117,7 @@ class Launchd:
         """See `Manager`."""
         return launchd_plist(service)
 
-    def enable(self, service: Service) -> None:
+    def enable(self, service: Service) -> None:  # noqa: ARG002
         """See `Manager`. To be there is enough; this asks whether there is a session in which it can run now."""
         domain = f"gui/{os.getuid()}"
         answer = ask(["launchctl", "print", domain], seconds=PATIENCE)
