@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @dataclass(frozen=True)
-class Home:
+class Installed:
     """A virtual environment with the wheels of the core and of the examples, and nothing else of ours."""
 
     bin: Path
@@ -52,14 +52,14 @@ class Home:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Made once for all tests that install something: it takes longer than what they do in it."""
     import virtualenv  # by the few who need it
 
     place = tmp_path_factory.mktemp("installed")
     # Not `venv`, which takes five seconds to put pip into it.
     virtualenv.cli_run([str(place / "venv"), "--quiet"])
-    made = Home(place / "venv" / "bin", ())
+    made = Installed(place / "venv" / "bin", ())
 
     def pip(python: str | Path, *arguments: str | Path) -> None:
         subprocess.run([python, "-m", "pip", "--quiet", *arguments], env=made.env, cwd=place, check=True)
@@ -70,4 +70,30 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", *packages)
     wheels = sorted((place / "wheels").iterdir())
     pip(made.bin / "python", "install", "pytest", "hypothesis", "hatchling", "editables", *wheels)
-    return Home(made.bin, tuple(wheel.name for wheel in wheels))
+    return Installed(made.bin, tuple(wheel.name for wheel in wheels))
+
+
+# Fixtures of the same name in a test file build on these.
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home, and the current directory, with a path so short that the sockets of a hub have their usual place."""
+    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
+    monkeypatch.setenv("HOME", str(path))
+    monkeypatch.chdir(path)
+    for name in ("MLXHUB_CONFIG", "MLXHUB_NO_SINKS"):
+        monkeypatch.delenv(name, raising=False)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)  # a hub may be about to remove its socket
+
+
+@pytest.fixture(scope="module")
+def module_home() -> Iterator[Path]:
+    """The same for all tests of a file together."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
+        patch.setenv("HOME", str(path))
+        patch.chdir(path)
+        yield path
+        shutil.rmtree(path, ignore_errors=True)

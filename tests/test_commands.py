@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,14 +23,10 @@ Start = Callable[[], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    monkeypatch.setenv("HOME", str(path))
-    monkeypatch.chdir(path)
+def home(home: Path) -> Path:
     models = [{"name": name, "default": True, "health": False, "command": TALKS} for name in ("a", "b")]
-    (path / "hub.yaml").write_text(f"log_path: logs\nmodels: {json.dumps(models)}\n")
-    yield path
-    shutil.rmtree(path)
+    (home / "hub.yaml").write_text(f"log_path: logs\nmodels: {json.dumps(models)}\n")
+    return home
 
 
 @pytest.fixture

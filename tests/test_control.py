@@ -6,12 +6,10 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,15 +125,6 @@ class Serving:
 
     def close(self) -> None:
         self._stack.close()
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home with a path so short that the socket has its usual place."""
-    path = Path(tempfile.mkdtemp(dir="/tmp"))
-    monkeypatch.setenv("HOME", str(path))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,18 +29,11 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    before, home = Path.cwd(), os.environ["HOME"]
-    os.environ["HOME"] = str(path)
-    os.chdir(path)
+def home(module_home: Path) -> Iterator[Path]:
     models = [{"name": name, **model} for name, model in MODELS.items()]
     Path("hub.yaml").write_text(f"log_path: logs\nmodels: {json.dumps(models)}\n")
-    yield path
+    yield module_home
     mlxhub("stop")
-    os.chdir(before)
-    os.environ["HOME"] = home
-    shutil.rmtree(path, ignore_errors=True)  # the hub may be about to remove its socket
 
 
 @pytest.fixture

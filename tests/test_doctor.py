@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,15 +34,7 @@ MLXHUB = str(Path(sysconfig.get_path("scripts")) / "mlxhub")
 SERVER = json.dumps([sys.executable, "-I", "-S", FAKE_SERVER, "--port", "{port}"])
 
 
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    monkeypatch.setenv("HOME", str(path))
-    monkeypatch.chdir(path)
-    for name in ("MLXHUB_CONFIG", "MLXHUB_NO_SINKS"):
-        monkeypatch.delenv(name, raising=False)
-    yield path
-    shutil.rmtree(path)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture

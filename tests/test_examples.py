@@ -16,7 +16,7 @@ import pytest
 from mlxhub_core.testing import wait_until
 
 if TYPE_CHECKING:
-    from conftest import Home
+    from conftest import Installed
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/pyproject.toml"))
@@ -78,15 +78,15 @@ def test_each_is_in_the_list_and_named_after_its_folder(name: str) -> None:
 @pytest.mark.install
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", [name for name in NAMES if (EXAMPLES / name / "tests").is_dir()])
-def test_each_passes_its_own_tests_where_it_is_installed(name: str, home: Home, tmp_path: Path) -> None:
+def test_each_passes_its_own_tests_where_it_is_installed(name: str, installed: Installed, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / name / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for page in (EXAMPLES / name).glob("*.*"):
         if page.is_file() and page.suffix != ".py":
             shutil.copy(page, tmp_path)
     done = subprocess.run(
-        [home.bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        [installed.bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
         cwd=tmp_path,
-        env=home.env,
+        env=installed.env,
         capture_output=True,
         text=True,
         check=False,
@@ -96,12 +96,12 @@ def test_each_passes_its_own_tests_where_it_is_installed(name: str, home: Home, 
 
 @pytest.mark.install
 @pytest.mark.timeout(300)
-def test_each_is_told_by_a_hub_what_happens(home: Home, tmp_path: Path) -> None:
+def test_each_is_told_by_a_hub_what_happens(installed: Installed, tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text(HUB_YAML)
     hub = subprocess.Popen(
-        [home.bin / "python", "-c", HUB],
+        [installed.bin / "python", "-c", HUB],
         cwd=tmp_path,
-        env=home.env,
+        env=installed.env,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -125,8 +125,8 @@ def test_each_is_told_by_a_hub_what_happens(home: Home, tmp_path: Path) -> None:
 
 @pytest.mark.install
 @pytest.mark.timeout(300)
-def test_the_question_in_the_readme_is_answered_by_the_database(home: Home, tmp_path: Path) -> None:
-    subprocess.run([home.bin / "mlxhub", "sinks", "test", "sqlite"], cwd=tmp_path, env=home.env, check=True)
+def test_the_question_in_the_readme_is_answered_by_the_database(installed: Installed, tmp_path: Path) -> None:
+    subprocess.run([installed.bin / "mlxhub", "sinks", "test", "sqlite"], cwd=tmp_path, env=installed.env, check=True)
     readme = (EXAMPLES / "sqlite_sink" / "README.md").read_text(encoding="utf-8")
     (query,) = re.findall(r"```sql\n(.*?)```", readme, re.DOTALL)
     assert sorted(ask(tmp_path / "mlxhub-events.db", query)) == [("mlxhub-test", -9, 1), ("mlxhub-test", 3, 1)]

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sysconfig
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,17 +34,14 @@ def steps() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "MLXHUB_CONFIG", "MLXHUB_NO_SINKS"):
+def home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(path))
     monkeypatch.setenv("PATH", f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}")
-    (path / "hub").mkdir()
-    monkeypatch.chdir(path / "hub")
-    yield path
+    (home / "hub").mkdir()
+    monkeypatch.chdir(home / "hub")
+    yield home
     typed("mlxhub stop")
-    shutil.rmtree(path)
 
 
 def typed(command: str) -> subprocess.CompletedProcess[str]:

@@ -9,9 +9,8 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,15 +25,6 @@ from mlxhub_core.process import Exit, Order
 from mlxhub_core.testing import wait_until
 
 HOLD = "import sys\nfrom mlxhub_core.place import held, place_of\nwith held(place_of(sys.argv[1])): print('held', flush=True); input()"
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home with a path so short that the socket has its usual place."""
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    monkeypatch.setenv("HOME", str(path))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

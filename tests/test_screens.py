@@ -8,12 +8,10 @@ import json
 import os
 import pty
 import select
-import shutil
 import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -100,22 +98,15 @@ class Terminal:
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    before, home = Path.cwd(), os.environ["HOME"]
-    os.environ["HOME"] = str(path)
-    os.chdir(path)
+def home(module_home: Path) -> Iterator[Path]:
     models = [
         {"name": "good", "default": True, "group": "small", "command": SERVER},
         {"name": "bad", "restart": "never", "command": ["sh", "-c", "echo boo; exit 3", "sh", "{port}"]},
         {"name": "late", "command": [*SERVER, "--listen-after", "600"]},
     ]
     Path("hub.yaml").write_text(f"log_path: the-logs-of-models\nmodels: {json.dumps(models)}\n")
-    yield path
+    yield module_home
     mlxhub("stop")
-    os.chdir(before)
-    os.environ["HOME"] = home
-    shutil.rmtree(path, ignore_errors=True)  # the hub may be about to remove its socket
 
 
 @pytest.fixture

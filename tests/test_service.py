@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,17 +53,13 @@ if words[1:3] == ["disable", "--now"] and pid.exists():
 
 
 @pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    for name in ("MLXHUB_CONFIG", "MLXHUB_NO_SINKS", "XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"):
+def home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(path))
-    monkeypatch.chdir(path)
     Path("hub.yaml").write_text(HUB_YAML)
-    yield path
-    if (path / "pid").exists():
+    yield home
+    if (home / "pid").exists():
         mlxhub("stop")
-    shutil.rmtree(path)
 
 
 def mlxhub(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -6,10 +6,8 @@ import json
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,14 +37,9 @@ Start = Callable[[], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home, and the current directory, with a path so short that the socket has its usual place."""
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    monkeypatch.setenv("HOME", str(path))
+def home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(path)
-    yield path
-    shutil.rmtree(path)
+    return home
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,14 +38,10 @@ def runs(pid: int) -> bool:
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp")).resolve()
-    monkeypatch.setenv("HOME", str(path))
-    monkeypatch.chdir(path)
-    yield path
-    for config in path.glob("*.yaml"):
+def home(home: Path) -> Iterator[Path]:
+    yield home
+    for config in home.glob("*.yaml"):
         mlxhub("stop", "-c", str(config))
-    shutil.rmtree(path, ignore_errors=True)  # the hub may be about to remove its socket
 
 
 @pytest.fixture

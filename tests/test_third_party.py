@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Home
+    from conftest import Installed
 
 TOKEN = "s3cret-of-the-hook"
 
@@ -33,7 +33,7 @@ models:
 
 @dataclass(frozen=True)
 class Place:
-    home: Home
+    installed: Installed
     directory: Path
 
 
@@ -63,18 +63,18 @@ def posted() -> Iterator[tuple[int, queue.SimpleQueue[Posted]]]:
 
 
 @pytest.fixture
-def place(home: Home, tmp_path: Path) -> Place:
+def place(installed: Installed, tmp_path: Path) -> Place:
     """An empty directory, and the environment whose commands run in it."""
-    assert "mlxhub_webhook_sink-0.1.0-py3-none-any.whl" in home.wheels
-    return Place(home, tmp_path)
+    assert "mlxhub_webhook_sink-0.1.0-py3-none-any.whl" in installed.wheels
+    return Place(installed, tmp_path)
 
 
 def in_place(place: Place, *python: str) -> subprocess.Popen[str]:
     """Python of the environment, and of nowhere else, started with the token in its environment."""
     return subprocess.Popen(
-        [place.home.bin / "python", *python],
+        [place.installed.bin / "python", *python],
         cwd=place.directory,
-        env={**place.home.env, "HOOK_TOKEN": TOKEN},
+        env={**place.installed.env, "HOOK_TOKEN": TOKEN},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Home
+    from conftest import Installed
 
 PAGE = (Path(__file__).parent.parent / "docs" / "first-sink.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r'```(\w+)(?: title="([^"]+)")?\n(.*?)```', re.DOTALL)
@@ -24,12 +24,12 @@ def as_pattern(shown: str) -> re.Pattern[str]:
 
 @pytest.mark.install
 @pytest.mark.timeout(300)
-def test_the_whole_tutorial_works_as_it_is_printed(home: Home, tmp_path: Path) -> None:
+def test_the_whole_tutorial_works_as_it_is_printed(installed: Installed, tmp_path: Path) -> None:
     said, done = "", []
     for language, title, text in BLOCK.findall(PAGE):
         if language == "sh":
             ran = subprocess.run(
-                ["/bin/sh", "-euc", text], cwd=tmp_path, env=home.env, capture_output=True, text=True, check=False
+                ["/bin/sh", "-euc", text], cwd=tmp_path, env=installed.env, capture_output=True, text=True, check=False
             )
             assert ran.returncode == 0, f"{text}\n{ran.stdout}\n{ran.stderr}"
             said = ran.stdout
@@ -56,12 +56,14 @@ def test_the_whole_tutorial_works_as_it_is_printed(home: Home, tmp_path: Path) -
 
 @pytest.mark.install
 @pytest.mark.timeout(300)
-def test_what_the_command_prints_for_the_next_steps_works_as_it_is_printed(home: Home, tmp_path: Path) -> None:
+def test_what_the_command_prints_for_the_next_steps_works_as_it_is_printed(
+    installed: Installed, tmp_path: Path
+) -> None:
     """Under another name than in the tutorial, so that neither finds the package of the other.
 
     What pip fetches to build it is there already: that this works is shown by the tutorial.
     """
-    env = {**home.env, "PIP_NO_BUILD_ISOLATION": "0"}
+    env = {**installed.env, "PIP_NO_BUILD_ISOLATION": "0"}
 
     def sh(command: str) -> str:
         done = subprocess.run(
