@@ -107,7 +107,7 @@ def in_its_place(section: str, key: str, value: str) -> str:
     models = "models: [{name: qwen3, group: big, command: [x]}]\n"
     groups = "groups: [{name: big}]\n"
     other = "" if key in ("name", "model_path") else ("model_path: x, " if key != "command" else "")
-    control = ", ".join(({"port": "port: 1024", "token_file": "token_file: t"} | {key: pair}).values())
+    control = ", ".join({"port": "port: 1024", "token_file": "token_file: t", key: pair}.values())
     return {
         "HubFile": f"{pair}\n" + ("" if key == "models" else "models: [{name: qwen3, command: [x]}]\n"),
         "ControlSettings": f"control: {{{control}}}\n{models}{groups}",

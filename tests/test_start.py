@@ -360,8 +360,8 @@ def test_what_the_process_before_a_restart_failed_in_is_no_failure_of_the_new_on
         moments.append(time.time())
         return ["a"]
 
-    def wait(_client: Any, done: list[str], since: float, *_: Any) -> list[str]:
-        moments.append(since)
+    def wait(_client: Any, done: list[str], _since: float, _timeout: Any, _option: str, failures: float) -> list[str]:
+        moments.append(failures)
         return done
 
     monkeypatch.setattr("mlxhub_core.cli.models.post_for_each", post)
@@ -369,3 +369,13 @@ def test_what_the_process_before_a_restart_failed_in_is_no_failure_of_the_new_on
     assert CliRunner().invoke(restart_model, ["a", "--wait"], catch_exceptions=False).exit_code == 0
     posted, since = moments
     assert since >= posted
+
+
+def test_a_failure_before_the_restart_does_not_count_and_one_after_it_does() -> None:
+    model = {"name": "a", "state": "starting", "started_at": 9.0, "ready_at": None, "reason": None}
+    wait = _Wait(["a"], since=1.0, option="", failures_since=5.0)
+    assert wait.look([{**model, "last_failure": {"time": 4.0}}]), "that was the process before"
+    ready = {**model, "state": "ready", "ready_at": 9.5, "last_failure": {"time": 4.0}}
+    assert not wait.look([ready])
+    assert wait.ready == ["a"]
+    assert _Wait(["a"], since=1.0, option="")._judge({**model, "last_failure": {"time": 4.0}}) is False

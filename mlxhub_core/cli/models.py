@@ -78,12 +78,12 @@ def restart_model(models: tuple[str, ...], wait: bool, timeout: float | None, co
 
 
 def _start(config: Path, models: tuple[str, ...], verb: str, timeout: float | None, *, wait: bool) -> None:
-    client = ControlClient(config)
+    client, began = ControlClient(config), time.time()
     done = post_for_each(client, models, verb, patient=True)
-    # What the process before it may have failed in meanwhile is no failure of the new one.
-    began = time.time()
+    # What the process before may have failed in meanwhile is no failure of the new one.
+    started = time.time()
     if wait or timeout is not None:
         from mlxhub_core.cli.progress import until_ready
 
-        done = until_ready(client, done, began, timeout, same_hub(config))
+        done = until_ready(client, done, began, timeout, same_hub(config), started)
     all_done(done, models)

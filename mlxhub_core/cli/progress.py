@@ -27,23 +27,29 @@ _UNWELL = (ModelState.UNHEALTHY, ModelState.FAILED, ModelState.STOPPED, ModelSta
 
 
 def until_ready(
-    client: ControlClient, models: Sequence[str], since: float, timeout: float | None, option: str
+    client: ControlClient,
+    models: Sequence[str],
+    since: float,
+    timeout: float | None,
+    option: str,
+    failures_since: float | None = None,
 ) -> list[str]:
     """Wait until each of these models is ready or has failed, and say so of each. Returns those that are ready.
 
     Args:
         client: asks the hub.
         models: their names.
-        since: a failure before that, in seconds since the epoch, does not count.
+        since: when they were asked for, in seconds since the epoch; one that was started before that has run all along.
         timeout: seconds; None: for as long as it takes. That is `startup_timeout`, after which a model is unhealthy.
         option: what to add to commands so that they are about the same hub.
+        failures_since: a failure before that does not count; default: `since`.
 
     Raises:
         HubNotRunningError: the hub has ended.
         KeyboardInterrupt: at Ctrl-C.
     """
     end = None if timeout is None else time.monotonic() + timeout
-    wait = _Wait(models, since, option)
+    wait = _Wait(models, since, option, failures_since)
     with client.events(since=time.time()) as events, wait.seen():
         while wait.look(client.get("/hub/status")["models"]):
             left = SILENT if end is None else min(SILENT, max(0.0, end - time.monotonic()))
@@ -58,13 +64,14 @@ class _Wait:
 
     Args:
         models: their names.
-        since: a failure before that does not count.
+        since: when they were asked for.
         option: what to add to commands so that they are about the same hub.
     """
 
-    def __init__(self, models: Sequence[str], since: float, option: str) -> None:
+    def __init__(self, models: Sequence[str], since: float, option: str, failures_since: float | None = None) -> None:
         self.ready: list[str] = []
         self._since = since
+        self._failures_since = since if failures_since is None else failures_since
         self._option = option
         self._pending: dict[str, Fields | None] = dict.fromkeys(models)
         self._picture: Picture | None = None
@@ -100,7 +107,7 @@ class _Wait:
     def _outcome(self, name: str, model: Fields | None, *, well: bool) -> list[str]:
         if model is None:
             return [f"{name}: is no longer in hub.yaml"]
-        return _ready_line(model, self._since) if well else _failure_lines(model, self._since, self._option)
+        return _ready_line(model, self._since) if well else _failure_lines(model, self._failures_since, self._option)
 
     def give_up(self) -> None:
         """The time is over."""
@@ -113,7 +120,7 @@ class _Wait:
         if model["state"] == ModelState.READY:
             return True
         failure = model["last_failure"]
-        if model["state"] in _UNWELL or (failure and failure["time"] >= self._since):
+        if model["state"] in _UNWELL or (failure and failure["time"] >= self._failures_since):
             return False
         return None
 
