@@ -1,6 +1,6 @@
 """The pages of docs that are made from the code: hub.yaml's keys, hooks and events, metrics, options of sinks, the API.
 
-docs/site.py puts them into the site; nothing of them is kept in the repository, so that they cannot be out of step.
+docs/mkdocs_hooks.py puts them into the site; nothing of them is kept in the repository, so that they cannot be out of step.
 """
 
 from __future__ import annotations

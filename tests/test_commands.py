@@ -200,6 +200,17 @@ def test_reload_says_what_it_would_do_and_why_and_then_does_it(home: Path, start
     assert json.loads(mlxhub("reload", "--json").stdout)["unchanged"] == ["a", "c"]
 
 
+def test_a_dry_run_warns_of_what_works_but_deserves_a_word(home: Path, start: Start) -> None:
+    start()
+    (home / "hub.yaml").write_text("log_path: logs\nenable_status_page: true\nmodels: [{name: a, command: [x]}]\n")
+    plan = mlxhub("reload", "--dry-run")
+    assert plan.returncode == 0
+    assert plan.stderr.startswith("warning: hub.yaml:2:1: enable_status_page: ")
+    assert "warn" not in plan.stdout
+    (warning,) = json.loads(mlxhub("reload", "--dry-run", "--json").stdout)["warnings"]
+    assert plan.stderr == f"warning: {warning}\n"
+
+
 def test_a_hub_yaml_with_mistakes_changes_nothing_and_says_all_of_them(home: Path, start: Start) -> None:
     start()
     before = pids()

@@ -39,7 +39,7 @@ def minimum(project: Path) -> str:
 def release(version: str) -> str | None:
     """The tag of the first release of that version; None if it is the one that is being made."""
     tags = subprocess.run(
-        ["git", "tag", "--list", f"v{version}*"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "tag", "--list", f"v{version}*"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     found = sorted(tags.stdout.split(), key=lambda tag: [int(part) for part in re.findall(r"\d+", tag)])
     return found[0] if found else None

@@ -11,8 +11,10 @@ from textwrap import dedent, indent
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from mlxhub_core import ConfigError, LoggingHubObservabilitySink, Problem, discovery
+from mlxhub_core.cli import cli
 from mlxhub_core.discovery import scan
 from mlxhub_core.hookspecs import DEPRECATED
 from mlxhub_core.manager import HubManager
@@ -601,6 +603,8 @@ def test_what_a_sink_uses_that_is_deprecated_is_told_with_the_sink_and_its_place
     assert again == selection, "one that runs already is told of again"
     with HubManager(tmp_path / "hub.yaml") as hub:
         assert hub.plan().warnings == (words,)
+    checked = CliRunner().invoke(cli, ["check", str(tmp_path / "hub.yaml")])
+    assert (checked.exit_code, checked.stderr) == (0, f"warning: {words}\n")
 
 
 def test_a_plan_tells_every_warning_there_is(site: Path, tmp_path: Path) -> None:

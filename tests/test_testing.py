@@ -180,6 +180,7 @@ def test_a_fake_hub_does_not_bear_what_a_hub_would() -> None:
 
 
 def test_a_package_is_installed_for_as_long_as_a_test_lasts(tmp_path: Path) -> None:
+    assert "acme" not in [offer.type for offer in scan().offers], "what is installed was looked at already"
     module = "class Acme:\n    def model_failed(self, ctx): ...\n"
     with tmp_dist(tmp_path, "acme-sinks", {"acme": "acme_of_a_test:Acme"}, {"acme_of_a_test": module}, version="2.1"):
         (offer,) = [offer for offer in scan().offers if offer.type == "acme"]
