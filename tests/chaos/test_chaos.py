@@ -1,0 +1,682 @@
+"""All that can go wrong at once, in real hubs with real keepers, and what must hold all the same.
+
+It storms for ``--chaos-seconds``, and what goes wrong is drawn from ``--chaos-seed``, which is printed: with the same
+seed the same things are done in the same order, while the system is as free as ever to be quicker or slower.
+
+    python -m pytest tests/chaos --chaos-seconds 600 --chaos-seed 7
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mlxhub_core.events import HubEvent, HubModelContext, Reason
+from mlxhub_core.keeper.session import is_living
+from mlxhub_core.place import place_of
+from mlxhub_core.testing import FAKE_SERVER, Recorded, wait_until
+from mlxhub_core.testing.history import check_history
+
+SITE = Path(__file__).parent / "site"
+SINKS = {
+    "recorder": "Recorder",
+    "raising": "Raising",
+    "exiting": "Exiting",
+    "hanging": "Hanging",
+    "flooding": "Flooding",
+}
+MODELS: dict[str, tuple[str, ...]] = {
+    "steady": (),
+    "twin": (),
+    "failing": ("--exit-after", "0.8"),
+    "hopeless": ("--exit-at-start",),
+    "brief": ("--exit-after", "1.5", "--exit-code", "0"),
+    "deaf": ("--deaf-after", "2"),
+    "late": ("--load-seconds", "3", "--unready-status", "503"),
+    "stubborn": ("--ignore-sigterm",),
+    "parent": ("--spawn-child", "--child-ignores-sigterm"),
+}
+DELAYS = "delay: 0.2, max_delay: 1"
+ENDS = ("model_stopped", "model_failed")
+CALM_AFTER = 0.6
+"""The part of a storm after which its hub is left to live: what leaks should have time to."""
+WITHIN = 6.0
+"""Seconds between an end's being told and the kill of its hub, if the next hub tells it too: one, and what a stopped or
+busy hub takes longer for it."""
+KEEPER_FILES, KEEPER_BYTES = 24, 32_000_000
+"""The most files and memory that a keeper may have at any time."""
+MORE_THREADS, MORE_FILES, MORE_BYTES = 8, 10, 60_000_000
+"""What a hub may have more of after a storm than a fresh one: pools of threads do not shrink, nor does a heap."""
+BROKEN = (b"", b"\xff\xfe\x00", b"models: [", b"modles: []\n", b"models: [{name: ../x}]\n", b"a: &a [*a]\n", b"- - -\n")
+
+
+@dataclass
+class Storm:
+    """Hubs for one hub.yaml, and everything that happens to them."""
+
+    directory: Path
+    logs: Path
+    chance: random.Random
+    dead_port: int
+    deaf_port: int
+    hub: subprocess.Popen[bytes] | None = None
+    hubs: list[int] = field(default_factory=list)
+    killed: dict[int, float] = field(default_factory=dict)
+    """When which hub was killed, by its pid, on the monotonic clock, which all processes share."""
+    stopped: list[tuple[float, int, str | None]] = field(default_factory=list)
+    askers: list[threading.Thread] = field(default_factory=list)
+    bugs: list[str] = field(default_factory=list)
+    moved: int = 0
+
+    def __post_init__(self) -> None:
+        self.config = self.directory / "hub.yaml"
+        self.place = place_of(self.config)
+        self.clock = self.directory / "clock"
+        self.set_clock(0.0)
+        (self.directory / "tallies").mkdir()
+        self.lull()
+
+    # hub.yaml.
+
+    def yaml(self, *, calm: bool = False) -> str:
+        chance = self.chance
+        sinks = {"loguru": "off", "recorder": json.dumps({"path": str(self.directory / "events")})}
+        if not calm:
+            sinks |= {
+                "raising": "{}",
+                "exiting": "{}",
+                "hanging": json.dumps({"seconds": chance.choice([0.05, 0.5, 2])}),
+                "flooding": "{}",
+                "statsd/dead": f"{{address: 'tcp://127.0.0.1:{self.dead_port}', timeout: 0.5}}",
+                "statsd/deaf": f"{{address: 'tcp://127.0.0.1:{self.deaf_port}', timeout: 0.5, gauge_interval: 0.1}}",
+                "prometheus": "{listen: '127.0.0.1:0'}",
+            }
+            for name in [name for name in sinks if name not in ("loguru", "recorder") and chance.random() < 0.25]:
+                del sinks[name]
+        lines = [
+            f"log_path: {self.logs}",
+            "log_rotation: {max_bytes: 64KiB, backups: 1000, compress: %s}"
+            % ("true" if chance.random() < 0.5 else "false"),
+            "model_starting_port: 21850",
+            "groups: [{name: few, max_loaded: 1}]",
+            "sinks:",
+            *(f"  {name}: {options}" for name, options in sinks.items()),
+            "models:",
+        ]
+        for name, flags in MODELS.items():
+            if name != "steady" and (calm or chance.random() < 0.1):
+                continue
+            command = [sys.executable, "-I", "-S", str(SITE / "talker.py"), str(self.directory / "tallies")]
+            command += [sys.executable, "-I", "-S", FAKE_SERVER, "--port", "{port}", *flags]
+            lines += [
+                f"  - name: {name}",
+                f"    command: {json.dumps(command)}",
+                f"    default: {'false' if name == 'twin' else 'true'}",
+                f"    restart: {{policy: {chance.choice(['always', 'on-failure'])}, max_failures: 10000, {DELAYS}}}",
+                "    health: {interval: 0.5, timeout: 1, startup_timeout: 3, failures: 2}",
+                "    stop_timeout: 1",
+                *([f"    env: {{VARIANT: '{chance.choice('aaaab')}'}}"] if name != "steady" else []),
+                *(["    group: few"] if name in ("twin", "late") else []),
+            ]
+        return "\n".join(lines) + "\n"
+
+    def lull(self) -> None:
+        """A hub.yaml with one model and one sink."""
+        self.config.write_text(self.yaml(calm=True))
+
+    # Hubs.
+
+    def start_hub(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(self.directory / "site"), "CHAOS_CLOCK": str(self.clock)}
+        program = [str(Path(sys.executable).with_name("mlxhub")), "start", "--foreground", "--config", str(self.config)]
+        with (self.directory / "output").open("ab") as output:
+            self.hub = subprocess.Popen(program, cwd=self.directory, env=environment, stdout=output, stderr=output)
+        self.hubs.append(self.hub.pid)
+
+    def end_hub(self, number: int) -> None:
+        assert self.hub is not None
+        self.hub.send_signal(number)
+        self.hub.send_signal(signal.SIGCONT)
+        if number == signal.SIGKILL:
+            self.killed[self.hub.pid] = time.monotonic()
+        code = self.hub.wait(90)
+        # A second, or a signal before the hub listens to any, ends it by itself.
+        if number != signal.SIGKILL and code < 0:
+            self.killed[self.hub.pid] = time.monotonic()
+        self.hub = None
+
+    def ask(self, method: str, path: str, timeout: float = 30.0) -> tuple[int, Any]:
+        """What the hub answers."""
+        connection = http.client.HTTPConnection("mlxhub", timeout=timeout)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.settimeout(timeout)
+            connection.sock.connect(str(self.place.socket))
+            connection.request(method, path, headers={"Connection": "close"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def ask_aside(self, method: str, path: str) -> None:
+        """Ask, and let what becomes of it be what it may, but for a bug."""
+
+        def asks() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, body = self.ask(method, path)
+                if status >= 500 and body["error"]["code"] == "internal_error":
+                    self.bugs.append(f"{method} {path}: {body}")
+
+        self.askers = [thread for thread in self.askers if thread.is_alive()]
+        if len(self.askers) < 8:
+            self.askers.append(thread := threading.Thread(target=asks, daemon=True))
+            thread.start()
+
+    def until_up(self) -> dict[str, Any]:
+        """Wait until the hub has read hub.yaml and steady is ready. Returns its status."""
+        found: dict[str, Any] = {}
+
+        def there() -> bool:
+            self.see_to_hub()
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                found.update(self.ask("GET", "/hub/status")[1])
+                return any(model["name"] == "steady" and model["state"] == "ready" for model in found["models"])
+            return False
+
+        wait_until(there, timeout=90)
+        return found
+
+    # What goes wrong.
+
+    def blow(self, seconds: float) -> None:
+        """The storm itself."""
+        begun = time.monotonic()
+        looked = 0.0
+        self.config.write_text(self.yaml())
+        self.ask_aside("POST", "/hub/reload")
+        while (passed := time.monotonic() - begun) < seconds:
+            disasters = self.disasters(lethal=passed < seconds * CALM_AFTER)
+            (disaster,) = self.chance.choices(list(disasters), list(disasters.values()))
+            disaster()
+            self.see_to_hub()
+            self.resume(time.monotonic())
+            if passed - looked > 1:
+                looked = passed
+                self.look_at_keepers()
+            time.sleep(self.chance.uniform(0, 0.12))
+        self.resume(float("inf"))
+
+    def see_to_hub(self) -> None:
+        assert self.hub is not None
+        if (code := self.hub.poll()) is not None:
+            output = (self.directory / "output").read_text(errors="replace")
+            said = [line for line in output.splitlines() if not line.startswith("flood ")]
+            raise AssertionError(f"the hub has ended by itself, with {code}: " + "\n".join(said[-30:]))
+
+    def disasters(self, *, lethal: bool) -> dict[Callable[[], None], float]:
+        """What may happen, and how often in comparison."""
+        return {
+            self.signal_model: 20,
+            self.signal_keeper: 5,
+            self.signal_zygote: 3,
+            self.command: 30,
+            self.rewrite: 8,
+            self.step_clock: 5,
+            self.babble: 5,
+            self.move_log: 3,
+            self.stop_hub_for_a_while: 2,
+            self.hang_up_hub: 2,
+            self.kill_hub: 4 if lethal else 0,
+            self.terminate_hub: 1 if lethal else 0,
+        }
+
+    def signal_model(self) -> None:
+        state = self.state_of(self.chance.choice(list(MODELS)))
+        number = self.chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGSTOP])
+        if state is not None:
+            self.send(state["pid"], state["birth"], number)
+
+    def signal_keeper(self) -> None:
+        state = self.state_of(self.chance.choice(list(MODELS)))
+        number = self.chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, signal.SIGSTOP, signal.SIGUSR1])
+        if state is not None:
+            self.send(state["keeper"], None, number)
+
+    def signal_zygote(self) -> None:
+        number = self.chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.hub.pid if self.hub else 0).children():
+                self.send(child.pid, None, number)
+
+    def send(self, pid: int, born: str | None, number: int) -> None:
+        """A signal to a process of ours. Who is stopped goes on after a while."""
+        with contextlib.suppress(ProcessLookupError):
+            if born is None or is_living(pid, born):
+                os.kill(pid, number)
+                if number == signal.SIGSTOP:
+                    self.stopped.append((time.monotonic() + self.chance.uniform(0.1, 1.5), pid, born))
+
+    def resume(self, now: float) -> None:
+        """Let those go on whose time has come."""
+        for entry in [entry for entry in self.stopped if entry[0] <= now]:
+            self.stopped.remove(entry)
+            with contextlib.suppress(ProcessLookupError):
+                if entry[2] is None or is_living(entry[1], entry[2]):
+                    os.kill(entry[1], signal.SIGCONT)
+
+    def command(self) -> None:
+        action = self.chance.choice(["start", "stop", "restart", "restart", "reset", "log/rotate"])
+        self.ask_aside("POST", f"/hub/models/{self.chance.choice([*MODELS, 'nobody'])}/{action}")
+
+    def rewrite(self) -> None:
+        """Sometimes to what cannot be used, and not always at one stroke."""
+        if not self.has_read():  # a hub that cannot read its first one ends, and should
+            return
+        text = self.yaml().encode()
+        kind = self.chance.random()
+        if kind < 0.15:
+            text = self.chance.choice(BROKEN)
+        elif kind < 0.35:
+            place = self.chance.randrange(len(text))
+            text = text[:place] + self.chance.randbytes(self.chance.randrange(3)) + text[place + 1 :]
+            text = text.replace(b"command", b"comand", 1)
+        if self.chance.random() < 0.5:
+            self.config.write_bytes(text)
+        else:
+            (self.directory / "fresh").write_bytes(text)
+            (self.directory / "fresh").replace(self.config)
+        self.ask_aside("POST", "/hub/reload" + self.chance.choice(["", "", "", "?dry_run=true"]))
+
+    def step_clock(self) -> None:
+        self.set_clock(self.chance.choice([0.0, 3600.0, -3600.0, 86400.0 * 400, -86400.0 * 400, -1.0]))
+
+    def set_clock(self, offset: float) -> None:
+        if not self.clock.exists():
+            self.clock.write_bytes(bytes(8))
+        with self.clock.open("r+b") as file:
+            file.write(struct.pack("d", offset))
+
+    def babble(self) -> None:
+        """Say something that nobody understands, to the hub and to a keeper, and listen to nothing."""
+        words = self.chance.choice(
+            [b"\n", b"{\n", b"[]\n", b"null\n", b'{"stop": -1}\n', b"GET / HTTP", bytes(300_000)]
+        )
+        for path in [self.place.socket, *self.place.runs.glob("steady-*.sock")]:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as peer:
+                peer.settimeout(0.2)
+                peer.connect(str(path))
+                peer.sendall(words)
+
+    def move_log(self) -> None:
+        """As a foreign logrotate would."""
+        with contextlib.suppress(FileNotFoundError):
+            name = self.chance.choice(list(MODELS))
+            (self.logs / f"{name}.log").rename(self.logs / f"{name}.away-{self.moved}")
+            self.moved += 1
+
+    def stop_hub_for_a_while(self) -> None:
+        if self.hub is not None:
+            self.send(self.hub.pid, None, signal.SIGSTOP)
+
+    def hang_up_hub(self) -> None:
+        # Before a hub listens to it, this signal would end it.
+        if self.hub is not None and self.place.socket.exists():
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                if self.ask("GET", "/health", 1.0)[0] == 200:
+                    self.send(self.hub.pid, None, signal.SIGHUP)
+
+    def kill_hub(self) -> None:
+        self.end_hub(signal.SIGKILL)
+        self.next_hub()
+
+    def terminate_hub(self) -> None:
+        self.resume(float("inf"))
+        self.end_hub(signal.SIGTERM)
+        self.next_hub()
+
+    def next_hub(self) -> None:
+        time.sleep(self.chance.choice([0, 0, 0.3]))
+        self.config.write_text(self.yaml())
+        self.start_hub()
+        if self.chance.random() < 0.7:
+            with contextlib.suppress(Exception):
+                wait_until(self.answers, timeout=5)
+
+    def has_read(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            return bool(self.ask("GET", "/hub/status", 1.0)[1]["models"])
+        return False
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            return self.ask("GET", "/health", 1.0)[0] == 200
+        return False
+
+    def state_of(self, model: str) -> dict[str, Any] | None:
+        """What the keeper of a model has written down, if it runs."""
+        for path in sorted(self.place.runs.glob(f"{model}-*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                state: dict[str, Any] = json.loads(path.read_text())
+                if state["exit"] is None and path.with_suffix(".lock").exists():
+                    # The number of a dead keeper may be that of a stranger.
+                    with contextlib.suppress(psutil.Error):
+                        if "zygote" in psutil.Process(state["keeper"]).cmdline():
+                            return state
+        return None
+
+    def look_at_keepers(self) -> None:
+        for state in filter(None, map(self.state_of, MODELS)):
+            with contextlib.suppress(psutil.Error):
+                keeper = psutil.Process(state["keeper"])
+                files, used = keeper.num_fds(), keeper.memory_info().rss
+                assert files <= KEEPER_FILES, f"the keeper of {state['model']} has {files} files open"
+                assert used <= KEEPER_BYTES, f"the keeper of {state['model']} has {used} bytes"
+
+    # Afterwards.
+
+    def events(self) -> dict[int, list[tuple[float, Recorded, dict[str, Any]]]]:
+        """What each hub has told, by its pid."""
+        told: dict[int, list[tuple[float, Recorded, dict[str, Any]]]] = defaultdict(list)
+        for line in (self.directory / "events").read_text().splitlines():
+            said = json.loads(line)
+            envelope = {**said.pop("event"), "log_tail": (), "first_failure": None}
+            reason = envelope["reason"] and Reason(envelope["reason"])
+            arguments = {
+                "ctx": said["ctx"] and HubModelContext(**said["ctx"]),
+                "event": HubEvent(**envelope | {"reason": reason}),
+            }
+            told[said["hub"]].append((said["at"], Recorded(said["hook"], arguments), said))
+        return told
+
+    def orphans(self) -> list[str]:
+        """Whoever works here still, whosever child it is by now."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                command = process.cmdline()
+                at_home = process.pid != os.getpid() and process.cwd() == str(self.directory.resolve())
+                if at_home or ("zygote" in command and str(self.config.resolve()) in command):
+                    found.append(f"{process.pid}: {command}")
+        return found
+
+    def clean_up(self) -> None:
+        if self.hub is not None:
+            self.hub.kill()
+            self.hub.wait()
+        for _ in range(3):
+            for orphan in self.orphans():
+                with contextlib.suppress(psutil.Error):
+                    psutil.Process(int(orphan.partition(":")[0])).kill()
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port where connections are taken and nothing is read."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        yield int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield int(bound.getsockname()[1])
+
+
+@pytest.fixture
+def seconds(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--chaos-seconds"))
+
+
+@pytest.fixture
+def make_storm(
+    tmp_path: Path, deaf_port: int, dead_port: int, request: pytest.FixtureRequest
+) -> Iterator[Callable[[Path], Storm]]:
+    seed = request.config.getoption("--chaos-seed")
+    print(f"\n--chaos-seed {seed} --chaos-seconds {request.config.getoption('--chaos-seconds')}")
+    site = tmp_path / "site"
+    shutil.copytree(SITE, site)
+    info = site / "chaos_sinks-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: chaos-sinks\nVersion: 1\n")
+    entries = [f"{name} = chaos_sinks:{kind}" for name, kind in SINKS.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[mlxhub.sinks]", *entries, ""]))
+    storms: list[Storm] = []
+
+    def make(logs: Path) -> Storm:
+        storms.append(Storm(tmp_path, logs, random.Random(seed), dead_port, deaf_port))
+        return storms[-1]
+
+    yield make
+    for storm in storms:
+        storm.clean_up()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of four megabytes."""
+    if os.geteuid() != 0 or sys.platform != "linux":
+        pytest.skip("only root on Linux may mount one")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system may be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_after_a_storm_nothing_is_lost_left_or_told_wrongly(
+    make_storm: Callable[[Path], Storm], tmp_path: Path, seconds: float
+) -> None:
+    storm = make_storm(tmp_path / "logs")
+    storm.start_hub()
+    fresh = used_by(storm.until_up()["pid"])
+    storm.blow(seconds)
+    storm.lull()
+    check_calm(storm, fresh)
+    storm.end_hub(signal.SIGTERM)
+    check_nothing_left(storm)
+    check_output(storm)
+    check_told(storm)
+    check_logs(storm)
+
+
+def test_a_storm_on_a_disk_that_is_full_now_and_then(
+    make_storm: Callable[[Path], Storm], small_disk: Path, seconds: float
+) -> None:
+    storm = make_storm(small_disk)
+    plain = storm.disasters
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(65536))
+
+    def free() -> None:
+        for path in [small_disk / "ballast", *small_disk.glob("*.log.*")]:
+            path.unlink(missing_ok=True)
+
+    storm.disasters = lambda *, lethal: {**plain(lethal=lethal), fill: 6, free: 6}  # type: ignore[method-assign]
+    storm.start_hub()
+    fresh = used_by(storm.until_up()["pid"])
+    storm.blow(seconds / 2)
+    free()
+    storm.lull()
+    check_calm(storm, fresh)
+    size = sum(path.stat().st_size for path in small_disk.glob("steady.log*"))
+    wait_until(lambda: sum(path.stat().st_size for path in small_disk.glob("steady.log*")) != size)
+    storm.end_hub(signal.SIGTERM)
+    check_nothing_left(storm)
+    check_output(storm)
+    check_told(storm)
+    hooks = [recorded.hook for told in storm.events().values() for _, recorded, _ in told]
+    assert "model_log_failing" in hooks, "a day worth looking at"
+
+
+def used_by(pid: int) -> tuple[int, int, int]:
+    """The threads, open files and bytes of a process."""
+    process = psutil.Process(pid)
+    return process.num_threads(), process.num_fds(), process.memory_info().rss
+
+
+def check_calm(storm: Storm, fresh: tuple[int, int, int]) -> None:
+    """The hub that has lived through it does what it is told, and has no more of anything than a fresh one."""
+    for thread in storm.askers:
+        thread.join(90)
+        assert not thread.is_alive(), "a request was never answered"
+    wait_until(lambda: storm.see_to_hub() or storm.answers(), timeout=60)  # type: ignore[func-returns-value]
+    assert storm.ask("POST", "/hub/reload", 90)[0] == 200
+    storm.ask("POST", "/hub/models/steady/start")
+    status = storm.until_up()
+    assert [model["name"] for model in status["models"]] == ["steady"]
+    found = fresh
+
+    def settled() -> bool:
+        nonlocal found
+        # A pool ends its idle threads when it is used.
+        storm.ask("POST", "/hub/models/steady/log/rotate")
+        found = used_by(status["pid"])
+        time.sleep(0.2)
+        return all(now <= then + more for now, then, more in zip(found, fresh, allowed, strict=True))
+
+    allowed = (MORE_THREADS, MORE_FILES, MORE_BYTES)
+    with contextlib.suppress(AssertionError, TimeoutError):
+        wait_until(settled, timeout=45)
+    for what, now, then, more in zip(("threads", "files", "bytes"), found, fresh, allowed, strict=True):
+        print(f"{what}: fresh {then}, after the storm {now}")
+        assert now <= then + more, f"the hub has {now} {what}, a fresh one {then}"
+    (stats,) = [sink for sink in storm.ask("GET", "/hub/sinks")[1]["sinks"] if sink["name"] == "recorder"]
+    assert (stats["dropped"], stats["failed"]) == (0, 0), "a healthy sink has lost events"
+
+
+def check_nothing_left(storm: Storm) -> None:
+    """No process, and no file that tells of one."""
+    assert not storm.orphans()
+    assert not list(storm.place.runs.iterdir()), "files of runs that nobody needs any more"
+
+
+def check_output(storm: Storm) -> None:
+    """No hub has had a bug, as far as it knows, nor raised what it should have explained."""
+    output = (storm.directory / "output").read_text(errors="replace")
+    ours = "\n".join(line for line in output.splitlines() if not line.startswith("flood "))
+    assert "a bug in" not in ours, ours[-5000:]
+    assert "Traceback" not in ours, ours[-5000:]
+    assert not storm.bugs
+
+
+def check_told(storm: Storm) -> None:
+    """Each hub's history could be; each run has one end, by its id, which two hubs tell only if the first was killed."""
+    told = storm.events()
+    runs, ends = set[str | None](), defaultdict[str | None, set[str]](set)
+    first: dict[str, tuple[int, float]] = {}
+    for hub in storm.hubs:
+        check_history(recorded for _, recorded, _ in told.get(hub, []))
+        own = set[str | None]()
+        for at, recorded, said in told.get(hub, []):
+            event = recorded.event
+            assert recorded.hook != "events_lost"
+            if recorded.hook == "model_started":
+                own.add(event.run_id)
+            check_lengths(recorded, said, own)
+            if recorded.hook in ("model_started", "model_adopted"):
+                runs.add(event.run_id)
+            if recorded.hook in ENDS and event.reason is not Reason.SPAWN_ERROR:
+                ends[event.run_id].add(event.id)
+                teller, when = first.setdefault(event.id, (hub, at))
+                if teller != hub:
+                    killed = storm.killed.get(teller)
+                    assert killed is not None, f"{said} was told by a hub that had not been killed, too"
+                    assert killed - when < WITHIN, f"{said} was told again {killed - when} s later"
+                    first[event.id] = (hub, at)
+    hooks = [recorded.hook for each in told.values() for _, recorded, _ in each]
+    print(len(storm.hubs), "hubs,", len(runs), "runs,", {hook: hooks.count(hook) for hook in sorted(set(hooks))})
+    wrong = {run: ids for run, ids in ends.items() if len(ids) != 1}
+    assert not wrong, "ends told under more than one id"
+    assert not runs - ends.keys(), "runs whose end nobody was told"
+    assert len(runs) > 20, "a day worth looking at"
+    assert "model_adopted" in hooks
+
+
+def check_lengths(recorded: Recorded, said: dict[str, Any], own: set[str | None]) -> None:
+    """No step of the clock is in the length of anything. How old a former hub's process is, only the time of day tells."""
+    event = recorded.event
+    lengths = {
+        "restart_in": event.restart_in,
+        "uptime_seconds": event.uptime_seconds,
+        **{what: said.get(what) for what in ("startup_seconds", "delay_seconds")},
+    }
+    for what, length in lengths.items():
+        assert length is None or length >= 0, f"{what} {length}: {said}"
+        if event.run_id in own:
+            assert length is None or length < 3600, f"a step of the clock is in {what} {length}: {said}"
+
+
+LINE = re.compile(rb"line (\S+) (\d+) \.*")
+
+
+def check_logs(storm: Storm) -> None:
+    """Each line that a model has written is in its log, once, whole, and in its place; but for the last of those whose
+    keeper was killed, which nobody can have read."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for path in sorted(storm.logs.iterdir(), key=lambda path: path.name):
+        if not re.fullmatch(r"[a-z]+\.(log(\.\d+(\.gz)?)?|away-\d+)", path.name):
+            continue
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for line in content.splitlines():
+            if match := LINE.fullmatch(line):
+                found[match[1].decode()].append(int(match[2]))
+            else:
+                assert not line.startswith(b"line "), f"{path.name} has a line in pieces: {line!r}"
+    unread = unread_pids(storm)
+    tallies = list((storm.directory / "tallies").iterdir())
+    total = 0
+    for tally in tallies:
+        (written,) = struct.unpack("q", tally.read_bytes()) if tally.stat().st_size else (0,)
+        numbers = sorted(found.pop(tally.name, []))
+        total += len(numbers)
+        assert numbers == list(range(1, len(numbers) + 1)), f"lines of {tally.name} are missing, or there twice"
+        if int(tally.name.partition("-")[0]) not in unread:
+            # It may have been killed between a line and its count.
+            assert written <= len(numbers) <= written + 1, f"{tally.name}: {written} written, {len(numbers)} in the log"
+    assert not found
+    print(total, "lines of", len(tallies), "runs")
+    assert total > 1000, "a day worth looking at"
+
+
+def unread_pids(storm: Storm) -> set[int]:
+    """The processes whose keeper was killed."""
+    pids: dict[str | None, int] = {}
+    unsupervised = set[str | None]()
+    for told in storm.events().values():
+        for _, recorded, said in told:
+            if said.get("pid"):
+                pids[recorded.event.run_id] = said["pid"]
+            if recorded.event.reason is Reason.UNSUPERVISED:
+                unsupervised.add(recorded.event.run_id)
+    # One whose start was never told, as its hub was killed meanwhile, is of no run that we know.
+    known = set(pids.values())
+    strangers = {int(tally.name.partition("-")[0]) for tally in (storm.directory / "tallies").iterdir()} - known
+    return {pids[run] for run in unsupervised if run in pids} | strangers
