@@ -409,6 +409,9 @@ class Storm:
             told[said["hub"]].append((said["at"], Recorded(said["hook"], arguments), said))
         return told
 
+    def hooks(self) -> set[str]:
+        return {recorded.hook for told in self.events().values() for _, recorded, _ in told}
+
     def orphans(self) -> list[str]:
         """Whoever works here still, whosever child it is by now."""
         found = []
@@ -494,6 +497,7 @@ def test_after_a_storm_nothing_is_lost_left_or_told_wrongly(
     storm = make_storm(tmp_path / "logs")
     storm.start_hub()
     fresh = used_by(storm.until_up()["pid"])
+    storm.kill_hub()
     storm.blow(seconds)
     storm.lull()
     check_calm(storm, fresh)
@@ -502,6 +506,7 @@ def test_after_a_storm_nothing_is_lost_left_or_told_wrongly(
     check_output(storm)
     check_told(storm)
     check_logs(storm)
+    assert "model_adopted" in storm.hooks(), "a day worth looking at"
 
 
 def test_a_storm_on_a_disk_that_is_full_now_and_then(
@@ -532,8 +537,7 @@ def test_a_storm_on_a_disk_that_is_full_now_and_then(
     check_nothing_left(storm)
     check_output(storm)
     check_told(storm)
-    hooks = [recorded.hook for told in storm.events().values() for _, recorded, _ in told]
-    assert "model_log_failing" in hooks, "a day worth looking at"
+    assert "model_log_failing" in storm.hooks(), "a day worth looking at"
 
 
 def used_by(pid: int) -> tuple[int, int, int]:
@@ -617,7 +621,6 @@ def check_told(storm: Storm) -> None:
     assert not wrong, "ends told under more than one id"
     assert not runs - ends.keys(), "runs whose end nobody was told"
     assert len(runs) > 20, "a day worth looking at"
-    assert "model_adopted" in hooks
 
 
 def check_lengths(recorded: Recorded, said: dict[str, Any], own: set[str | None]) -> None:
