@@ -18,7 +18,6 @@ without a traceback and leaves with ``exit_code``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -140,6 +139,8 @@ def in_gigabytes(size: int) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'port'?"`` for the known word nearest to `word`, or an empty string."""
+    import difflib  # here: few commands need it, and all import this file
+
     by_lower = {name.lower(): name for name in known}
     nearest = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[nearest[0]]!r}?" if nearest else ""

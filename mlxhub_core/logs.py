@@ -17,6 +17,11 @@ def log_file(directory: Path, name: str) -> Path:
     return directory / f"{name}.log"
 
 
+def hub_log_file(directory: Path) -> Path:
+    """The log of a hub that runs in the background. No model's log has this name: theirs begin with a letter or digit."""
+    return directory / "_hub.log"
+
+
 def rotate(path: Path, backups: int) -> str | None:
     """Rotate a log that nobody writes, so that so many rotated ones are kept; what was in the way, or None.
 

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from mlxhub_core.place import held, held_logs, place_of
 from mlxhub_core.process import ProcessFactory
 from mlxhub_core.runner import CLOSE_DEADLINE, SinkRunner
 from mlxhub_core.selection import Selected, Selection, select
-from mlxhub_core.settings import HubSettings, load_settings
+from mlxhub_core.settings import HubSettings, SettingsChange, load_settings
 from mlxhub_core.states import ModelStatus
 from mlxhub_core.supervisor import Loop, Plan, ReloadResult, Supervisor
 
@@ -69,6 +69,7 @@ class HubManager:
         self._log_locks: dict[Path, ExitStack] = {}
         self._locks.enter_context(held(self._place))
         self._passed = observability_sink
+        self._change: SettingsChange | None = None
         self._selected: dict[str, Selected] = {}
         self._reloading = threading.RLock()
         self._closed = False
@@ -206,6 +207,10 @@ class HubManager:
         """End what `register` began."""
         self._fanout.unregister(plugin)
 
+    def heed_settings(self, change: SettingsChange | None) -> None:
+        """Have something else that hub.yaml is about heed it from the next reload on; None: no more."""
+        self._change = change
+
     def kill(self) -> None:
         """Give models that stop, now or later, no grace: SIGKILL at once. For people who lose patience in `shutdown`."""
         self._supervisor.kill()
@@ -221,12 +226,14 @@ class HubManager:
     def _read_and_apply(self) -> ReloadResult:
         settings = load_settings(self.config_path)
         selection = self._select(settings)
-        with self._logs_held(settings.log_path):
+        change = nullcontext(_nothing) if self._change is None else self._change(settings)
+        with self._logs_held(settings.log_path), change as put_in_force:
             # The last thing that can fail; only then is anything changed.
             self._supervisor.reserve_ports(settings)
             if self._closed:
                 raise HubStateError("the hub was shut down meanwhile")
             _log_warnings(selection.warnings)
+            put_in_force()
             leaving = self._exchange_sinks(selection.sinks)
             self._log_path = settings.log_path
             self._info = replace(self._info, last_reload_successful=True, last_reload_at=time.time())
@@ -285,6 +292,10 @@ class _View:
         self.info = info
         self.status = supervisor.status
         self.sink_stats = fanout.stats
+
+
+def _nothing() -> None:
+    pass
 
 
 def _about(config_path: Path) -> HubInfo:

@@ -91,7 +91,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     def run(text: str) -> Running:
         (tmp_path / "hub.yaml").write_text(text)
-        running.append(Running(tmp_path, "start"))
+        running.append(Running(tmp_path, "start", "--foreground"))
         return running[-1]
 
     yield run
@@ -226,7 +226,9 @@ def test_colour_is_for_terminals_and_no_color_is_heeded(
     tmp_path: Path, environ: dict[str, str], coloured: bool
 ) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=theirs, env={**os.environ, **environ})
+    process = subprocess.Popen(
+        [*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=theirs, env={**os.environ, **environ}
+    )
     os.close(theirs)
     process.wait(30)
     seen = os.read(ours, 10_000)
@@ -234,18 +236,21 @@ def test_colour_is_for_terminals_and_no_color_is_heeded(
     assert (b"\x1b[31m" in seen) is coloured
 
 
-def test_start_without_a_model_that_starts_says_so(mlxhub: Mlxhub, tmp_path: Path) -> None:
-    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [x]}]\n")
-    done = mlxhub("start")
-    assert done.returncode == 1
-    assert "no model in hub.yaml has `default: true`" in done.stderr
-
-
-def test_start_with_models_that_all_fail_names_each_and_ends(mlxhub: Mlxhub, tmp_path: Path) -> None:
-    (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [no-such-program], default: true}]\n")
-    done = mlxhub("start")
-    assert done.returncode == 1
-    assert "a: command: no program 'no-such-program' on the PATH" in done.stderr
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("command: [x]", "no model runs yet; `mlxhub start-model NAME` starts one"),
+        ("command: [no-such-program], default: true", "a: command: no program 'no-such-program' on the PATH"),
+    ],
+)
+def test_a_hub_of_which_no_model_runs_says_so_and_waits_for_one(
+    start: Callable[[str], Running], model: str, said: str
+) -> None:
+    command = start(f"log_path: logs\nmodels: [{{name: a, {model}}}]\n")
+    command.until("Ctrl-C stops everything")
+    assert said in command.seen
+    command.process.terminate()
+    assert command.end() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
@@ -264,7 +269,9 @@ def test_start_runs_until_it_is_told_to_stop_and_takes_the_models_along(
 
 def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_models(tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
     assert process.stderr is not None
     process.stderr.readline()
     model = model_of(process.pid)
@@ -277,7 +284,7 @@ def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_models(tmp_path:
 def test_a_pipe_that_takes_no_more_words_keeps_nobody_from_stopping_the_models(tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text(f"log_path: logs\nmodels: [{{name: a, default: true, command: {FOREVER}}}]\n")
     read, write = os.pipe()
-    process = subprocess.Popen([*MLXHUB, "start"], cwd=tmp_path, stderr=write, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([*MLXHUB, "start", "--foreground"], cwd=tmp_path, stderr=write, stdin=subprocess.DEVNULL)
     os.read(read, 1)
     model = model_of(process.pid)
     os.set_blocking(write, False)

@@ -40,7 +40,9 @@ def start(home: Path) -> Iterator[Start]:
     hubs: list[subprocess.Popen[str]] = []
 
     def run() -> subprocess.Popen[str]:
-        hub = subprocess.Popen([*MLXHUB, "start"], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        hub = subprocess.Popen(
+            [*MLXHUB, "start", "--foreground"], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
         hubs.append(hub)
         assert hub.stderr is not None
         while "Ctrl-C stops everything" not in (line := hub.stderr.readline()):
@@ -136,9 +138,9 @@ def test_status_shows_each_model_or_those_that_are_named(home: Path, start: Star
     start()
     a, b = pids().values()
     head, first, second = mlxhub("status").stdout.splitlines()
-    assert head.split() == ["NAME", "STATE", "GROUP", "PID", "PORT", "UPTIME", "RESTARTS", "EXIT", "LOG"]
-    assert re.fullmatch(rf"a +ready +- +{a} +- +\d+s +0 +- +logs/a.log", first)
-    assert re.fullmatch(rf"b +ready +- +{b} +- +\d+s +0 +- +logs/b.log", second)
+    assert head.split() == ["NAME", "STATE", "GROUP", "PID", "PORT", "UPTIME", "RESTARTS", "MEMORY", "EXIT", "LOG"]
+    assert re.fullmatch(rf"a +ready +- +{a} +- +\d+s +0 +\d+MB +- +logs/a.log", first)
+    assert re.fullmatch(rf"b +ready +- +{b} +- +\d+s +0 +\d+MB +- +logs/b.log", second)
     assert [line.split()[0] for line in mlxhub("status", "b").stdout.splitlines()] == ["NAME", "b"]
     (only,) = json.loads(mlxhub("status", "b", "--json").stdout)
     assert (only["name"], only["state"], only["pid"]) == ("b", "ready", b)
@@ -160,7 +162,7 @@ def test_models_are_stopped_started_and_restarted_one_by_one(start: Start) -> No
     assert mlxhub("stop-model", "a").returncode == 0
     assert pids() == {"a": None, "b": before["b"]}
     assert not runs(before["a"])
-    assert "a: operator" in mlxhub("status").stdout
+    assert mlxhub("status").stdout.endswith("a: stopped by hand; `mlxhub start-model a` starts it\n")
     assert mlxhub("start-model", "a", "b").returncode == 0
     after = pids()
     assert after["b"] == before["b"], "it ran"

@@ -25,6 +25,7 @@ from mlxhub_core.hooks import hooks_of
 from mlxhub_core.hookspecs import HOOKS
 from mlxhub_core.options import check_options
 from mlxhub_core.settings import (
+    ControlSettings,
     DeliverySettings,
     GroupSettings,
     HealthSettings,
@@ -80,6 +81,7 @@ def test_the_first_block_of_the_readme_runs_and_shows_what_it_says() -> None:
     ("model", "heading"),
     [
         (HubFile, "The top of the file"),
+        (ControlSettings, "control"),
         (ModelSettings, "models"),
         (RestartSettings, "restart"),
         (HealthSettings, "health"),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from mlxhub_core.events import Failure, Reason
+from mlxhub_core.exits import signal_name
 from mlxhub_core.process import Exit
-from mlxhub_core.supervisor.endings import LAST_WORDS, Shortage, Trouble, failure, shortage, signal_name
+from mlxhub_core.supervisor.endings import LAST_WORDS, Shortage, Trouble, failure, shortage
 from mlxhub_core.vitals import Vitals
 
 ENOUGH = Shortage(kills=0, low=False)

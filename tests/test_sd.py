@@ -13,6 +13,7 @@ import pytest
 from mlxhub_core import HubManager
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.control.server import ControlServer
+from mlxhub_core.control.wire import Connection
 from mlxhub_core.place import place_of
 from mlxhub_core.targets import targets_of
 from mlxhub_core.testing import wait_until
@@ -116,6 +117,11 @@ def test_without_any_there_is_an_empty_list(tmp_path: Path) -> None:
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
 
 
+def ask(client: ControlClient) -> tuple[int, bytes]:
+    with Connection(client.socket, 5.0) as connection:
+        return connection.ask("GET", "/hub/sd"), connection.body()
+
+
 @pytest.mark.parametrize("label", ["site", "a-b=c", "=x"])
 def test_a_label_that_is_none_is_refused(label: str) -> None:
     done = mlxhub("sd", "--label", label)
@@ -130,10 +136,10 @@ def test_a_hub_serves_the_same_in_the_form_that_prometheus_asks_for(tmp_path: Pa
         control = ControlServer(hub, place_of(path), lambda _keep: None)
         control.start()
         client = ControlClient(path)
-        assert client._exchange("GET", "/hub/sd", 5.0) == (200, b"[]")
+        assert ask(client) == (200, b"[]")
         hub.reload()
         wait_until(lambda: hub.sink_stats()[0].open)
-        status, body = client._exchange("GET", "/hub/sd", 5.0)
+        status, body = ask(client)
         control.close()
         assert status == 200
         assert addresses(json.loads(body)) == [str(hub.sink_stats()[0].where).split("/")[2]]

@@ -101,6 +101,11 @@ def test_systemd_finds_no_fault_in_the_unit_wherever_hub_yaml_is(home: Path, nam
     config.write_text(HUB_YAML)
     printed = mlxhub("service", "print", "--systemd", str(config), env={"MLXHUB_WORDS": "a b%c $d 'e\" \\"})
     assert (printed.returncode, printed.stderr) == (0, "")
+    (line,) = (line for line in printed.stdout.splitlines() if line.startswith("ExecStart="))
+    bare = line.replace("%%", "").replace("$$", "")
+    assert not {"%", "$"} & set(bare), "systemd would put something else there"
+    words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line.partition("=")[2])]
+    assert words[-1] == str(config)
     file = home / "mlxhub.service"
     file.write_text(printed.stdout)
     done = subprocess.run(

@@ -562,7 +562,10 @@ def test_the_problems_are_in_the_order_of_lines_as_numbers(load: Load) -> None:
         (MODELS + "log-path: x\n", "hub.yaml:2:1: log-path: unknown key; did you mean 'log_path'? (known: log_path, "),
         (MODELS + "Models: x\n", "hub.yaml:2:1: Models: unknown key; did you mean 'models'?"),
         (MODELS + "LOG_LEVEL: x\n", "hub.yaml:2:1: LOG_LEVEL: unknown key; did you mean 'log_level'?"),
-        (MODELS + "zzz: x\n", "hub.yaml:2:1: zzz: unknown key (known: log_path, log_rotation, log_level, host, "),
+        (
+            MODELS + "zzz: x\n",
+            "hub.yaml:2:1: zzz: unknown key (known: log_path, log_rotation, log_level, control, host, ",
+        ),
         (MODELS + "zzz:\n", "is no mistake"),
         (
             "models: [{name: a, model_path: x, optoins: {}}]",
@@ -1824,3 +1827,72 @@ def test_a_file_that_cannot_be_read_is_told_with_its_path(tmp_path: Path, kind: 
     with pytest.raises(ConfigError) as raised:
         load_settings(path)
     assert str(raised.value).startswith(f"{path}: ")
+
+
+# control
+
+
+CONTROL = MODELS + "control:\n  port: 8700\n  token_file: token\n"
+
+
+def write_token(tmp_path: Path, text: str, mode: int = 0o600) -> Path:
+    path = tmp_path / "token"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_without_control_the_hub_listens_nowhere_but_on_its_socket(load: Load) -> None:
+    assert load(MODELS).control is None
+    assert load(MODELS + "control: off\n").control is None
+
+
+def test_control_is_on_loopback_and_its_token_file_beside_hub_yaml_and_not_there_yet(
+    load: Load, tmp_path: Path
+) -> None:
+    control = load(CONTROL).control
+    assert control is not None
+    assert (control.host, control.port, control.token_file) == ("127.0.0.1", 8700, str(tmp_path / "token"))
+    assert not (tmp_path / "token").exists(), "reading hub.yaml makes nothing"
+
+
+def test_a_token_of_ones_own_is_right_when_only_its_owner_can_read_it(load: Load, tmp_path: Path) -> None:
+    write_token(tmp_path, "0123456789abcdef\n")
+    assert load(CONTROL).control is not None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_token_file_that_others_can_use_is_refused_where_it_is_named(load: Load, tmp_path: Path, mode: int) -> None:
+    write_token(tmp_path, SECRET * 3, mode)
+    words = f"can be read or written by others (mode {mode:o}); chmod 600"
+    assert problem(load, CONTROL) == f"hub.yaml:4:3: control.token_file: {words}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", f"{SECRET}12345", f"{SECRET} {SECRET} {SECRET}", f"{SECRET}\n{SECRET}", "x" * 1025]
+)
+def test_a_token_that_is_too_short_or_none_is_refused_and_never_repeated(load: Load, tmp_path: Path, text: str) -> None:
+    write_token(tmp_path, text)
+    said = problem(load, CONTROL)
+    assert said.startswith("hub.yaml:4:3: control.token_file: must hold one line of 16 to 1024 letters")
+    assert SECRET not in said
+
+
+def test_a_token_file_that_is_a_directory_is_refused(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "token").mkdir()
+    assert "control.token_file: cannot be read (Is a directory)" in problem(load, CONTROL)
+
+
+def test_the_port_of_control_is_no_model_s(load: Load) -> None:
+    text = "models: [{name: a, model_path: x, port: 8700}]\n" + CONTROL.partition("\n")[2]
+    assert "models[0].port: 8700 is already the port of `control:`" in problem(load, text)
+
+
+def test_who_listens_for_others_with_a_token_is_warned(load: Load) -> None:
+    (warning,) = load(CONTROL + "  host: 0.0.0.0\n").warnings
+    assert str(warning).startswith("hub.yaml:5:3: control.host: lets others on the network see the token")
+
+
+@pytest.mark.parametrize(("written", "words"), [("{port: 8700}", "token_file"), ("{token_file: t}", "port")])
+def test_control_without_port_or_token_file_is_a_mistake(load: Load, written: str, words: str) -> None:
+    assert f"control.{words}: is required" in problem(load, MODELS + f"control: {written}\n")

@@ -23,7 +23,7 @@ import pytest
 from mlxhub_core.cli.common import ECHO_SECONDS
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.control.server import ControlServer
-from mlxhub_core.observability import SinkStats
+from mlxhub_core.observability import HubInfo, SinkStats
 from mlxhub_core.place import make_private, place_of
 from mlxhub_core.testing import FAKE_SERVER, wait_until
 
@@ -63,7 +63,9 @@ def start(config: Path) -> Iterator[Start]:
 
     def run() -> subprocess.Popen[str]:
         running.append(
-            subprocess.Popen([*MLXHUB, "start"], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+            subprocess.Popen(
+                [*MLXHUB, "start", "--foreground"], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+            )
         )
         return running[-1]
 
@@ -162,7 +164,7 @@ def test_a_hub_that_is_stopping_answers_and_keeps_others_out_until_its_models_ha
     until(process, "Ctrl-C again kills")
     threading.Event().wait(ECHO_SECONDS + 0.1)
     assert mlxhub("sinks", "status").returncode == 0
-    assert f"already runs (pid {process.pid})" in mlxhub("start").stderr
+    assert f"already runs (pid {process.pid})" in mlxhub("start", "--foreground").stderr
     process.terminate()
     assert process.wait(30) == 0
 
@@ -171,7 +173,7 @@ def test_a_second_start_is_refused_before_it_harms_anything(config: Path, start:
     first = start()
     until(first, RUNS)
     for _ in range(2):
-        done = mlxhub("start")
+        done = mlxhub("start", "--foreground")
         assert done.returncode == 1
         assert done.stderr == f"a hub for {config} already runs (pid {first.pid}); stop it first\n"
     status = ControlClient(config).get("/hub/status")
@@ -199,7 +201,7 @@ def test_what_a_killed_hub_has_left_does_not_keep_the_next_one_from_starting(con
 @pytest.mark.usefixtures("config")
 def test_a_hub_that_has_no_place_for_locks_and_sockets_says_so_in_a_line_and_runs_nothing(home: Path) -> None:
     (home / ".mlxhub").write_text("")
-    done = mlxhub("start")
+    done = mlxhub("start", "--foreground")
     message = f"{home}/.mlxhub/run cannot be made (File exists); make it with mode 700\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
@@ -213,6 +215,12 @@ class Hub:
     def __init__(self, config_path: Path, *sinks: SinkStats) -> None:
         self.config_path = config_path
         self.sinks = sinks
+
+    def info(self) -> HubInfo:
+        return HubInfo("1", "3", None, 1, str(self.config_path), 0.0)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
 
     def get_status(self) -> tuple[()]:
         return ()

@@ -113,7 +113,7 @@ def test_a_sink_from_a_package_of_its_own_is_listed_described_and_told_what_happ
     }
     assert imported, "or else the line above about the list says nothing"
 
-    hub = in_place(place, "-m", "mlxhub_core", "start")
+    hub = in_place(place, "-m", "mlxhub_core", "start", "--foreground")
     try:
         told = [arrived.get(timeout=30) for _ in range(4)]
     finally:

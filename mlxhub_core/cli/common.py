@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from mlxhub_core.errors import Problem
+from mlxhub_core.errors import HubError, Problem
 
 if TYPE_CHECKING:
     from mlxhub_core.manager import HubManager
@@ -28,7 +29,15 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 ECHO_SECONDS = 0.5
 """Signals so soon after the first are its echo: `timeout`, `make` and service managers tell the whole group as well."""
 
+HUB_LOG_BYTES = 10_000_000
+"""A hub's own log is rotated when it is so long; a day of events is some hundred kilobytes."""
+HUB_LOG_BACKUPS = 3
+"""So many rotated ones are kept."""
+
 _FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+_FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}"
+_LEVELS = {"red": "ERROR", "yellow": "WARNING"}
+_has_log_file = False
 
 
 def config_option(command: F) -> F:
@@ -61,6 +70,11 @@ def config_argument(command: F) -> F:
         expose_value=False,
     )
     return argument(config_option(command))
+
+
+def same_hub(config: Path) -> str:
+    """What to add to another command so that it is about the same hub: nothing, or `` -c other.yaml``."""
+    return "" if config == Path("hub.yaml") else f" -c {shlex.quote(str(config))}"
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -124,18 +138,30 @@ def listen(numbers: Iterable[int], heard: Callable[[int], object]) -> None:
 
 
 def say(words: str, colour: str | None = None) -> None:
-    """Tell the person, on standard error. Nobody being there to hear it must not keep the hub from its duty."""
+    """Tell the person, on standard error, or in the log of a hub that has one of its own.
+
+    Nobody being there to hear it must not keep the hub from its duty.
+    """
+    if _has_log_file:
+        from loguru import logger
+
+        logger.log(_LEVELS.get(colour or "", "INFO"), "{}", words)
+        return
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         click.echo(style(words, colour) if colour else words, err=True)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of words as lines of columns.
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Rows of words as lines of columns; those with a number in `right` are aligned to the right.
 
-    Not a table of rich's: that takes a tenth of a second to import, and leaves out what does not fit into the line.
+    Not a table of rich's: that takes a tenth of a second to import, and folds what does not fit into the line.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    sides = [str.rjust if number in right else str.ljust for number in range(len(widths))]
+    return [
+        "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def span(seconds: float) -> str:
@@ -150,6 +176,11 @@ def span(seconds: float) -> str:
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
+def size_of(count: int) -> str:
+    """Bytes, as `93MB` or `7.5GB`."""
+    return f"{count / 1e9:.1f}GB" if count >= 999_500_000 else f"{count / 1e6:.0f}MB"
+
+
 def shortened(path: str) -> str:
     """A path as people would write it here: from the current directory, or from their home."""
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
@@ -162,6 +193,14 @@ def show_warnings(warnings: tuple[Problem, ...]) -> None:
     """What works but deserves a word, on standard error."""
     for warning in warnings:
         say(f"warning: {warning}", "yellow")
+
+
+def terminal_width(stream: TextIO | None) -> int | None:
+    """The columns of a terminal; None if it is none, so that nothing need be left out."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None if stream and stream.isatty() else None
+    except (OSError, ValueError):
+        return None
 
 
 def style(text: str, colour: str) -> str:
@@ -187,3 +226,34 @@ def log_to(write: Callable[[str], Any] | None = None, *, level: str = "INFO", co
         return
     # diagnose=False: a traceback must not show the values of variables, which may be secrets.
     logger.add(target, level=level, format=_FORMAT, colorize=colour, diagnose=False, backtrace=False)
+
+
+def log_to_file(path: Path, *, level: str = "INFO") -> None:
+    """Send the hub's messages to a file that is its user's alone and does not grow without end.
+
+    Standard output and error go there, too, also after it was rotated: what an interpreter says that dies is in it.
+    """
+    global _has_log_file
+    from loguru import logger
+
+    def opened(name: str, flags: int) -> int:
+        file = os.open(name, flags, 0o600)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        return file
+
+    logger.remove()
+    try:
+        logger.add(
+            path,
+            level=level,
+            format=_FILE_FORMAT,
+            rotation=HUB_LOG_BYTES,
+            retention=HUB_LOG_BACKUPS,
+            opener=opened,
+            diagnose=False,
+            backtrace=False,
+        )
+    except OSError as error:
+        raise HubError(f"the hub's log {path} cannot be written ({error.strerror})") from None
+    _has_log_file = True

@@ -6,7 +6,6 @@ what the help calls MODEL, KEY or TYPE they are taught to it here, and nowhere e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ def _hub_yaml(ctx: click.Context) -> dict[str, Any]:
     """What stands in hub.yaml, unchecked: to check it would take four times as long."""
     from mlxhub_core.yaml_source import Source
 
-    path = Path(ctx.params.get("config") or os.environ.get("MLXHUB_CONFIG") or "hub.yaml")
+    path = Path(ctx.params.get("config") or "hub.yaml")
     value = Source.read(path.expanduser()).value
     return value if isinstance(value, dict) else {}
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -143,10 +144,10 @@ class _Show:
             self._await("model_ready", name, f"waiting until {name} really answers a completion")
         for name in REPLIES:
             self._chat(name)
-        self._console.print(status_table(self._hub.get_status()))
+        self._console.print(status_table(map(asdict, self._hub.get_status())))
         self._crash("alpha")
         self._chat("alpha")
-        self._console.print(status_table(self._hub.get_status()))
+        self._console.print(status_table(map(asdict, self._hub.get_status())))
 
     def stay(self) -> None:
         """Show the table, as it changes, until Ctrl-C."""
@@ -214,7 +215,7 @@ class _Table:
         self._hub = hub
 
     def __rich__(self) -> Table:
-        return status_table(self._hub.get_status())
+        return status_table(map(asdict, self._hub.get_status()))
 
 
 def _ask(status: ModelStatus, question: str) -> str:

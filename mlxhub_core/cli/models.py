@@ -2,63 +2,79 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import click
 
-from mlxhub_core.cli.common import config_option, say
+from mlxhub_core.cli.asking import all_done, post_for_each
+from mlxhub_core.cli.common import config_option
 from mlxhub_core.control.client import ControlClient
-from mlxhub_core.errors import EXIT_FAILED, HubError, HubNotRunningError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _models(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.argument("models", nargs=-1, required=True, metavar="MODEL...")(config_option(command))
+def models_argument(command: F) -> F:
+    """`MODEL...`, one or more."""
+    return click.argument("models", nargs=-1, required=True, metavar="MODEL...")(command)
+
+
+def _wait_options(command: F) -> F:
+    timeout = click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Wait no longer than that. Implies --wait.",
+    )
+    return click.option("--wait", is_flag=True, help="Wait until each is ready or has failed.")(timeout(command))
 
 
 @click.command()
-@_models
-def start_model(models: tuple[str, ...], config: Path) -> None:
+@models_argument
+@_wait_options
+@config_option
+def start_model(models: tuple[str, ...], wait: bool, timeout: float | None, config: Path) -> None:
     """Start models, unless they run. Returns when their processes are there; they may not answer yet.
 
-    Exit code 1 if one could not be started, 3 if no hub runs for this hub.yaml.
-    """
-    _ask(config, models, "start")
+    Exit code 1 if one could not be started or, with --wait, did not become ready; 3 if no hub runs for this hub.yaml.
+
+    \b
+      mlxhub start-model qwen3-4b
+      mlxhub start-model qwen3-4b embeddings --wait
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
+    _start(config, models, "start", timeout, wait=wait)
 
 
 @click.command()
-@_models
+@models_argument
+@config_option
 def stop_model(models: tuple[str, ...], config: Path) -> None:
     """Stop models, and wait until they have ended. They stay stopped until somebody starts them.
 
-    Exit code 1 if one could not be stopped, 3 if no hub runs for this hub.yaml.
+    Ctrl-C ends only the wait. Exit code 1 if one could not be stopped, 3 if no hub runs for this hub.yaml.
     """
-    _ask(config, models, "stop")
+    all_done(post_for_each(ControlClient(config), models, "stop", patient=True), models)
 
 
 @click.command()
-@_models
-def restart_model(models: tuple[str, ...], config: Path) -> None:
+@models_argument
+@_wait_options
+@config_option
+def restart_model(models: tuple[str, ...], wait: bool, timeout: float | None, config: Path) -> None:
     """Stop models, if they run, and start them. Returns when their new processes are there.
 
-    Exit code 1 if one could not be started, 3 if no hub runs for this hub.yaml.
+    Exit code 1 if one could not be started or, with --wait, did not become ready; 3 if no hub runs for this hub.yaml.
     """
-    _ask(config, models, "restart")
+    _start(config, models, "restart", timeout, wait=wait)
 
 
-def _ask(config: Path, models: tuple[str, ...], verb: str) -> None:
-    """One after the other; one that cannot does not keep the others from it."""
-    client, failed = ControlClient(config), False
-    for name in models:
-        try:
-            # It may take as long as a model takes to end.
-            client.post(f"/hub/models/{quote(name, safe='')}/{verb}", patient=True)
-        except HubNotRunningError:
-            raise
-        except HubError as error:
-            failed = True
-            say(str(error), "red")
-    if failed:
-        raise SystemExit(EXIT_FAILED)
+def _start(config: Path, models: tuple[str, ...], verb: str, timeout: float | None, *, wait: bool) -> None:
+    client, began = ControlClient(config), time.time()
+    done = post_for_each(client, models, verb, patient=True)
+    if wait or timeout is not None:
+        from mlxhub_core.cli.progress import until_ready
+
+        done = until_ready(client, done, began, timeout)
+    all_done(done, models)

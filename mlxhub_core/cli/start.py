@@ -1,132 +1,119 @@
-"""`mlxhub start`: run the models of a hub.yaml until told to stop."""
+"""`mlxhub start`: run the models of a hub.yaml."""
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlxhub_core.cli.common import END_SIGNALS, Ending, closing, config_option, listen, log_to, say, show_warnings
-from mlxhub_core.errors import EXIT_FAILED, HubError
+from mlxhub_core.cli.common import config_option, printable, same_hub, say, shortened, show_warnings, style
+from mlxhub_core.control.client import ControlClient
+from mlxhub_core.errors import EXIT_FAILED, HubNotRunningError
 
 if TYPE_CHECKING:
-    from mlxhub_core.manager import HubManager
     from mlxhub_core.settings import HubSettings
-    from mlxhub_core.supervisor import ReloadResult
-
-    # What the command waits for: the number of a signal, a wish for its end, or the outcome of a reload.
-    Happening = int | Ending | ReloadResult | HubError
 
 
 @click.command()
 @config_option
-@click.option("--foreground", is_flag=True, help="Stay in the foreground. What it always does for now.")
-def start(config: Path, foreground: bool) -> None:  # noqa: ARG001  # kept for service files
-    """Run the models of a hub.yaml until Ctrl-C.
+@click.option(
+    "--foreground",
+    is_flag=True,
+    help="Run the hub in this process and log to standard error, as launchd, systemd and containers want it.",
+)
+@click.option("--no-wait", is_flag=True, help="Do not wait until the models are ready.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Wait no longer than that; exit code 1 if not all models are ready by then.",
+)
+@click.option("--log-file", type=click.Path(path_type=Path), hidden=True)
+@click.option("--ready-fd", type=int, hidden=True)
+def start(
+    config: Path, foreground: bool, no_wait: bool, timeout: float | None, log_file: Path | None, ready_fd: int | None
+) -> None:
+    """Start the hub in the background, and wait until each model with `default: true` is ready or has failed.
 
-    Models with `default: true` start at once. SIGHUP reads hub.yaml again; SIGTERM and Ctrl-C stop all models, a
-    second Ctrl-C kills them.
-    """
-    from mlxhub_core.manager import HubManager
+    Exit code 1 if one has failed: the hub goes on all the same. Ctrl-C ends only the wait. A hub that runs already is
+    left alone and its status shown.
 
-    settings = _read(config)
-    happenings = _listen_to_signals()
-    hub = HubManager(config)
-    with _control_of(hub, happenings), closing(hub) as ending:
-        outcome = _reload(hub, happenings)
-        if isinstance(outcome, HubError):
-            raise outcome
-        if isinstance(outcome, Ending):
-            ending.keep_models = outcome.keep_models
-            return
-        _show_failed(outcome)
-        if not any(model.pid for model in hub.get_status()):
-            if not (outcome.failed or outcome.started):
-                say("nothing to run: no model in hub.yaml has `default: true`")
-            if not outcome.started:
-                raise SystemExit(EXIT_FAILED)
-        say(f"{config}: logs in {settings.log_path}; Ctrl-C stops everything")
-        ending.keep_models = _serve(hub, happenings).keep_models
+    \b
+      mlxhub start
+      mlxhub start --config other.yaml --timeout 300
+      mlxhub start --foreground      # until Ctrl-C, which stops all models; a second one kills them
+      mlxhub status                  # then: watch, events -f, logs -f MODEL, explain MODEL, stop
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
+    if foreground:
+        from mlxhub_core.cli.foreground import serve
+
+        serve(config, log_file, ready_fd)
+    elif not _is_running(config):
+        _start(config, timeout, wait=not no_wait)
 
 
-def _read(config: Path) -> HubSettings:
-    """Check hub.yaml, show its warnings, and log as loudly as it says."""
+def _is_running(config: Path) -> bool:
+    """Whether a hub runs already; if so, says how it is."""
+    from mlxhub_core.cli.status import show
+
+    try:
+        status = ControlClient(config).get("/hub/status")
+    except HubNotRunningError:
+        return False
+    click.echo(f"the hub for {shortened(status['config'])} already runs (pid {status['pid']})")
+    show(status["models"])
+    return True
+
+
+def _start(config: Path, timeout: float | None, *, wait: bool) -> None:
+    end = None if timeout is None else time.monotonic() + timeout
+    settings = _checked(config)
+    from mlxhub_core.cli.background import start_hub
+    from mlxhub_core.cli.progress import until_ready
+    from mlxhub_core.logs import hub_log_file
+
+    hub = start_hub(config, hub_log_file(settings.log_path))
+    client = ControlClient(config)
+    models = [model.name for model in settings.models if model.default]
+    try:
+        applied = hub.until_applied(timeout)
+        left = None if end is None else max(0.0, end - time.monotonic())
+        ready = until_ready(client, models, hub.began, left) if wait and applied else models
+    except KeyboardInterrupt:
+        say(f"not waiting any more; the hub goes on: `mlxhub status{same_hub(config)}`")
+        raise
+    except HubNotRunningError:
+        raise hub.ended() from None
+    if not applied:
+        say(f"hub.yaml is not applied in time; the hub goes on with it; its log is {hub.log}", "red")
+        raise SystemExit(EXIT_FAILED)
+    _show_places(client, config, settings, hub.log)
+    if len(ready) < len(models):
+        raise SystemExit(EXIT_FAILED)
+
+
+def _checked(config: Path) -> HubSettings:
+    """hub.yaml, if it can be used, sinks and all: nothing is started with one that cannot."""
+    from mlxhub_core.selection import select
     from mlxhub_core.settings import load_settings
 
     settings = load_settings(config)
-    log_to(level=settings.log_level)
-    show_warnings(settings.warnings)
+    selection = select(settings, settings.sinks)
+    show_warnings((*settings.warnings, *selection.warnings))
     return settings
 
 
-@contextmanager
-def _control_of(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> Iterator[None]:
-    """Let commands ask the hub meanwhile. It runs without that, too."""
-    from mlxhub_core.control.server import ControlServer
-    from mlxhub_core.place import place_of
-
-    with ExitStack() as stack:
-        try:
-            server = ControlServer(hub, place_of(hub.config_path), lambda keep: happenings.put(Ending(keep)))
-            stack.callback(server.close)
-            server.start()
-        except HubError as error:
-            say(f"warning: {error}; the hub runs, but no command can ask it", "yellow")
-        yield
-
-
-def _listen_to_signals() -> queue.SimpleQueue[Happening]:
-    """A queue into which the numbers of signals are put as they come."""
-    happenings: queue.SimpleQueue[Happening] = queue.SimpleQueue()
-    listen((*END_SIGNALS, signal.SIGHUP), happenings.put)
-    return happenings
-
-
-def _serve(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> Ending:
-    """Reload at each SIGHUP, until another signal comes, or somebody asks for the end."""
-    while (happening := happenings.get()) == signal.SIGHUP:
-        # What is wrong with it the reload says, so that the hub itself knows.
-        with contextlib.suppress(HubError):
-            _read(hub.config_path)
-        outcome = _reload(hub, happenings)
-        if isinstance(outcome, Ending):
-            return outcome
-        if isinstance(outcome, HubError):
-            say(f"{outcome}\nhub.yaml was not applied; all goes on as before", "red")
-        else:
-            _show_failed(outcome)
-    return happening if isinstance(happening, Ending) else Ending()
-
-
-def _reload(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> ReloadResult | HubError | Ending:
-    """Apply hub.yaml in the background, so that a signal, or a wish for the end, can end the wait."""
-    threading.Thread(target=lambda: happenings.put(_outcome(hub)), name="reload", daemon=True).start()
-    again = False
-    while isinstance(happening := happenings.get(), int):
-        if happening != signal.SIGHUP:
-            return Ending()
-        again = True
-    if again:
-        happenings.put(signal.SIGHUP)
-    return happening
-
-
-def _outcome(hub: HubManager) -> ReloadResult | HubError:
-    try:
-        return hub.reload()
-    except HubError as error:
-        return error
-    except Exception as error:  # noqa: BLE001  # without an outcome the command would wait for ever
-        return HubError(f"a bug in mlxhub, please report it: {type(error).__name__}: {error}")
-
-
-def _show_failed(result: ReloadResult) -> None:
-    for error in result.failed.values():
-        say(str(error), "red")
+def _show_places(client: ControlClient, config: Path, settings: HubSettings, log: Path) -> None:
+    pid = client.get("/hub/status")["pid"]
+    option = same_hub(config)
+    click.echo(style(f"the hub runs (pid {pid}); `mlxhub stop{option}` ends it", "green"))
+    click.echo(f"logs: {shortened(str(settings.log_path))}, the hub's own: {log.name}")
+    click.echo(f"socket: {shortened(str(client.socket))}")
+    for sink in client.get("/hub/sinks")["sinks"]:
+        if sink["where"]:
+            click.echo(f"{sink['name']}: {printable(sink['where'])}")
+    if not any(model.default for model in settings.models):
+        example = next((model.name for model in settings.models), "NAME")
+        click.echo(f"no model has `default: true`; start one with `mlxhub start-model{option} {example}`")

@@ -1,57 +1,25 @@
-"""The table of models that people look at."""
+"""The table of models in colour, for those who draw with rich."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 from rich.markup import escape
 from rich.table import Table
 
-from mlxhub_core.cli.common import shortened, span
-from mlxhub_core.states import ModelState, ModelStatus
-
-_COLOURS = {
-    ModelState.READY: "green",
-    ModelState.STARTING: "yellow",
-    ModelState.BACKOFF: "yellow",
-    ModelState.STOPPING: "yellow",
-    ModelState.UNHEALTHY: "red",
-    ModelState.FAILED: "red",
-    ModelState.STOPPED: "dim",
-}
+from mlxhub_core.cli.rows import COLOURS, GAP, NUMBERS, Model, table_of
 
 
-def status_table(models: Iterable[ModelStatus]) -> Table:
-    """One line a model, in the order of hub.yaml."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("NAME", "STATE", "GROUP"):
-        table.add_column(column)
-    for column in ("PID", "PORT", "UPTIME", "RESTARTS", "EXIT"):
-        table.add_column(column, justify="right")
-    table.add_column("LOG", overflow="fold")
-    for model in models:
-        table.add_row(*_cells(model))
+def status_table(models: Iterable[Model], width: int | None = None) -> Table:
+    """One line a model, in the order of hub.yaml; columns that do not fit into `width` characters are left out."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
+    columns, rows = table_of(models, width)
+    for column in columns:
+        if column == "LOG":
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=True)
+    for row in rows:
+        name, state, *rest = map(escape, row)
+        table.add_row(name, f"[{COLOURS.get(state, 'dim')}]{state}[/]", *rest)
     return table
-
-
-def _cells(model: ModelStatus) -> list[str]:
-    colour = _COLOURS[model.state]
-    return [
-        model.name,
-        f"[{colour}]{model.state}[/]",
-        model.group or "-",
-        str(model.pid or "-"),
-        str(model.port or "-"),
-        uptime(model),
-        str(model.restarts),
-        "-" if model.exit_code is None else str(model.exit_code),
-        escape(shortened(model.log_path)),
-    ]
-
-
-def uptime(model: ModelStatus) -> str:
-    """How long the process has run, as `1m40s` or `2h05m`; `-` if none runs."""
-    if model.pid is None or model.started_at is None:
-        return "-"
-    return span(time.time() - model.started_at)

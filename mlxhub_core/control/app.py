@@ -32,6 +32,7 @@ from mlxhub_core.states import ModelStatus
 from mlxhub_core.targets import targets_of
 
 if TYPE_CHECKING:
+    from mlxhub_core.settings import SettingsChange
     from mlxhub_core.supervisor import Plan, ReloadResult
 
 Query = Mapping[str, Any]
@@ -97,6 +98,10 @@ class Hub(Protocol):
         """End what `register` began."""
         ...
 
+    def heed_settings(self, change: SettingsChange | None) -> None:
+        """Have this called at each reload; None: no more."""
+        ...
+
 
 def make_app(hub: Hub, stop: Callable[[bool], object], history: History, log: Path | None = None) -> Starlette:
     """The routes of the control socket.
@@ -116,7 +121,7 @@ def make_app(hub: Hub, stop: Callable[[bool], object], history: History, log: Pa
         # Imported when somebody asks, which is seldom.
         from mlxhub_core.control.openapi import document
 
-        return _Json(document())
+        return _Json(document(hub.info().version))
 
     async def status(_request: Request, _query: Query) -> Response:
         found, info = hub.get_status(), hub.info()
@@ -251,38 +256,40 @@ class _Json(JSONResponse):
         return json.dumps(content).encode()
 
 
-async def _refuse(request: Request, error: Exception) -> JSONResponse:
+async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"this hub has no {request.method} {request.url.path}; restart it if mlxhub is newer than it"
     code = _CODES.get(error.status_code, "bad_request")
-    return _error(error.status_code, "invalid_request_error", message, code, error.headers)
+    return error_response(error.status_code, message, code, error.headers)
 
 
-async def _correct(_request: Request, error: Exception) -> JSONResponse:
-    return _error(400, "invalid_request_error", str(error), "bad_request")
+async def _correct(_request: Request, error: Exception) -> Response:
+    return error_response(400, str(error), "bad_request")
 
 
-async def _report(_request: Request, error: Exception) -> JSONResponse:
+async def _report(_request: Request, error: Exception) -> Response:
     """What the hub says to something that it cannot do."""
     if isinstance(error, UnknownModelError):
-        return _error(404, "invalid_request_error", str(error), "model_not_found")
+        return error_response(404, str(error), "model_not_found")
     if isinstance(error, GroupFullError):
-        return _error(429, "invalid_request_error", str(error), "group_full")
+        return error_response(429, str(error), "group_full")
     if isinstance(error, LaunchError):
-        return _error(422, "invalid_request_error", str(error), "launch_failed")
+        return error_response(422, str(error), "launch_failed")
     if isinstance(error, HubStateError):
-        return _error(409, "invalid_request_error", str(error), "wrong_state")
+        return error_response(409, str(error), "wrong_state")
     if isinstance(error, ConfigError):
-        return _error(422, "invalid_request_error", str(error), INVALID_CONFIG)
-    return _error(500, "server_error", str(error), "failed")
+        return error_response(422, str(error), INVALID_CONFIG)
+    return error_response(500, str(error), "failed")
 
 
-async def _own_up(_request: Request, error: Exception) -> JSONResponse:
+async def _own_up(_request: Request, error: Exception) -> Response:
     from loguru import logger
 
     logger.opt(exception=error).error("a bug in mlxhub; please report it with these lines")
-    return _error(500, "server_error", "a bug in mlxhub; the log of the hub says more", "internal_error")
+    return error_response(500, "a bug in mlxhub; the log of the hub says more", "internal_error")
 
 
-def _error(status: int, kind: str, message: str, code: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def error_response(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that something is wrong, in the envelope of the OpenAI API."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
     return _Json({"error": {"type": kind, "message": message, "code": code}}, status, headers)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import socket
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
 from mlxhub_core.control import INVALID_CONFIG
+from mlxhub_core.control.wire import Connection, WireError
 from mlxhub_core.errors import EXIT_USAGE, HubError, HubNotRunningError
 from mlxhub_core.place import check_private, place_of
+from mlxhub_core.waits import until_done
 
 TIMEOUT = 5.0
 """Seconds without a word after which a hub is taken to hang: it answers from snapshots, at once."""
@@ -30,6 +31,11 @@ class ControlClient:
 
     def __init__(self, config_path: Path | str) -> None:
         self._place = place_of(config_path)
+
+    @property
+    def socket(self) -> Path:
+        """Where the hub is asked, whether it runs or not."""
+        return self._place.socket
 
     def get(self, path: str) -> dict[str, Any]:
         """What the hub answers to ``GET path``.
@@ -66,29 +72,26 @@ class ControlClient:
         headers = {"Accept": "text/event-stream"} | ({} if last_id is None else {"Last-Event-ID": last_id})
         with ExitStack() as stack:
             with self._plainly():
-                connection = stack.enter_context(closing(_Connection(self._place.socket, TIMEOUT)))
-                response = _answer(connection, "GET", f"/hub/events?{urlencode(query)}", headers)
-                error = response.read() if response.status != 200 else None
+                connection = stack.enter_context(Connection(self._place.socket, TIMEOUT))
+                status = connection.ask("GET", f"/hub/events?{urlencode(query)}", headers)
+                error = connection.body() if status != 200 else None
             if error is not None:
-                _content(response.status, error)
-            stream = EventStream(connection, response)
+                _content(status, error)
             stack.pop_all()
-        return stream
+        return EventStream(connection, self._place.config)
 
     def wait_for_its_end(self) -> None:
         """Wait until no hub runs for this hub.yaml: until nobody holds its lock."""
+        until_done(self._share_its_lock)
+
+    def _share_its_lock(self) -> None:
         with contextlib.suppress(FileNotFoundError), self._place.lock.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
 
     def _ask(self, method: str, path: str, timeout: float | None = TIMEOUT) -> dict[str, Any]:
-        with self._plainly():
-            status, body = self._exchange(method, path, timeout)
+        with self._plainly(), Connection(self._place.socket, timeout) as connection:
+            status, body = connection.ask(method, path), connection.body()
         return _content(status, body)
-
-    def _exchange(self, method: str, path: str, timeout: float | None) -> tuple[int, bytes]:
-        with closing(_Connection(self._place.socket, timeout)) as connection:
-            response = _answer(connection, method, path, {"Connection": "close"})
-            return response.status, response.read()
 
     @contextlib.contextmanager
     def _plainly(self) -> Iterator[None]:
@@ -101,8 +104,10 @@ class ControlClient:
             raise self._not_running() from None
         except TimeoutError:
             raise HubError(f"the hub for {config} has not answered for {TIMEOUT:g} s; look at its log") from None
-        except (OSError, HTTPException) as error:
+        except OSError as error:
             raise HubError(f"the hub for {config} cannot be asked ({type(error).__name__}: {error})") from None
+        except WireError as error:
+            raise HubError(f"the hub for {config} cannot be asked: {error}") from None
 
     def _not_running(self) -> HubNotRunningError:
         config = self._place.config
@@ -115,24 +120,40 @@ class EventStream:
     """Events as they come, each as a dict; it ends with the hub. Close it, or use it in a `with`.
 
     Args:
-        connection: to the hub.
-        response: whose body has the events.
+        connection: on which they come.
+        config: the hub.yaml of the hub.
     """
 
-    def __init__(self, connection: HTTPConnection, response: HTTPResponse) -> None:
+    def __init__(self, connection: Connection, config: Path) -> None:
         self._connection = connection
-        self._response = response
-        self._socket = connection.sock
-        # From now on silence only says that nothing happens.
-        self._socket.settimeout(None)
+        self._config = config
+        self._rest = connection.take()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The events. A hub that was killed ends them like one that has ended."""
-        with contextlib.suppress(OSError, HTTPException, ValueError):
-            for line in self._response:
-                field, _, value = line.partition(b": ")
-                if field == b"data":
-                    yield json.loads(value)
+        """The events, one by one. A hub that was killed ends them like one that has ended."""
+        with contextlib.suppress(HubNotRunningError):
+            while True:
+                yield from self.wait()
+
+    def wait(self, timeout: float | None = None) -> list[dict[str, Any]]:
+        """Wait for the next events. Returns those that have come; none after `timeout` seconds or a signal.
+
+        Raises:
+            HubNotRunningError: the hub has ended.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # A line that has not come in full is left for the next time.
+            lines, _, self._rest = self._rest.rpartition(b"\n")
+            fields = (line.partition(b": ") for line in lines.split(b"\n"))
+            if events := [json.loads(value) for field, _, value in fields if field == b"data"]:
+                return events
+            try:
+                if not self._connection.wait(None if end is None else max(0.0, end - time.monotonic())):
+                    return []
+            except EOFError:
+                raise HubNotRunningError(f"the hub for {self._config} has ended") from None
+            self._rest += self._connection.take()
 
     def __enter__(self) -> Self:
         return self
@@ -142,27 +163,7 @@ class EventStream:
 
     def close(self) -> None:
         """Hang up. From any thread: whoever waits for an event there is told that there are no more."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
         self._connection.close()
-
-
-class _Connection(HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path, timeout: float | None) -> None:
-        super().__init__("mlxhub", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def _answer(connection: HTTPConnection, method: str, path: str, headers: Mapping[str, str]) -> HTTPResponse:
-    connection.request(method, path, headers=dict(headers))
-    return connection.getresponse()
 
 
 def _content(status: int, body: bytes) -> dict[str, Any]:

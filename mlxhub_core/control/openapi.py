@@ -10,7 +10,7 @@ from typing import Any
 import docstring_parser
 from pydantic import TypeAdapter
 
-from mlxhub_core import __version__, hookspecs
+from mlxhub_core import hookspecs
 from mlxhub_core.control.operations import COMMON, EVENTS, OPERATIONS, Error, Operation, Parameter
 from mlxhub_core.events import HubEvent
 from mlxhub_core.hookspecs import HOOKS
@@ -21,8 +21,12 @@ _ABOUT = """What a hub of mlxhub can be asked: over its Unix socket, which only 
 token in `Authorization: Bearer`, where hub.yaml has `control:`."""
 
 
-def document() -> dict[str, Any]:
-    """The document, as a value that JSON can hold. Each call makes a new one."""
+def document(version: str) -> dict[str, Any]:
+    """The document, as a value that JSON can hold. Each call makes a new one.
+
+    Args:
+        version: of mlxhub-core.
+    """
     types = {operation.name: operation.answer for operation in OPERATIONS if not isinstance(operation.answer, str)}
     schemas, components = _schemas({**types, "error": Error, "event": HubEvent, "hub": HubInfo})
     components["Event"] = _event()
@@ -31,7 +35,7 @@ def document() -> dict[str, Any]:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "mlxhub control API", "version": __version__, "description": _ABOUT},
+        "info": {"title": "mlxhub control API", "version": version, "description": _ABOUT},
         "paths": paths,
         "security": [{}, {"token": []}],
         "components": {"schemas": components, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},

@@ -1,35 +1,27 @@
-"""The control socket while a hub runs: the socket itself, and the thread that answers."""
+"""All that a hub can be asked through: its Unix socket, and what hub.yaml says under `control:`."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from uvicorn import Config, Server
 
+from mlxhub_core.control.answering import answering
 from mlxhub_core.control.app import Hub, make_app
+from mlxhub_core.control.door import Door
 from mlxhub_core.control.history import History
 from mlxhub_core.errors import HubError
 from mlxhub_core.place import Place
 
-START_SECONDS = 10.0
-"""Seconds in which the thread must accept."""
-GRACE_SECONDS = 1
-"""Seconds that those who are being answered get at the end; uvicorn takes whole ones."""
-CLOSE_SECONDS = 5.0
-"""Seconds after which `close` leaves the thread behind, whatever holds it up."""
-
 
 class ControlServer:
-    """Answers what commands ask a hub, on a Unix socket that only its owner can reach.
+    """Answers what commands ask a hub, on a Unix socket that only its owner can reach; and over TCP, as hub.yaml says.
+
+    What that says is heeded from the next reload on: so start it before the first.
 
     Args:
         hub: is asked.
@@ -55,8 +47,16 @@ class ControlServer:
         """
         with ExitStack() as stack:
             history = stack.enter_context(_heard(self._hub))
+
+            def app() -> Starlette:
+                return make_app(self._hub, self._stop, history, self._log)
+
             listener = stack.enter_context(_listening(self._place.socket))
-            stack.enter_context(_answering(make_app(self._hub, self._stop, history, self._log), listener))
+            stack.enter_context(answering(app(), listener, "control"))
+            door = Door(app)
+            stack.callback(door.close)
+            self._hub.heed_settings(door.change)
+            stack.callback(self._hub.heed_settings, None)
             stack.callback(history.close)
             self._held = stack.pop_all()
 
@@ -98,71 +98,3 @@ def _bind(listener: socket.socket, path: Path) -> None:
         listener.bind(str(path))
     finally:
         os.umask(umask)
-
-
-@contextmanager
-def _answering(app: Starlette, listener: socket.socket) -> Iterator[None]:
-    """A thread that answers on this socket."""
-    server = _Server(app)
-    thread = threading.Thread(target=server.answer, args=(listener,), name="control", daemon=True)
-    thread.start()
-    try:
-        server.loop.result(START_SECONDS)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the hub can do without
-        raise HubError(f"the control socket does not accept ({type(error).__name__}: {error})") from None
-    try:
-        yield
-    finally:
-        server.end()
-        thread.join(CLOSE_SECONDS)
-
-
-class _Server(Server):
-    """uvicorn's server, but it waits to be told of its end where that one looks ten times a second."""
-
-    def __init__(self, app: Starlette) -> None:
-        # Each is uvicorn's own way to do less: no logs, no look into the environment, no timers.
-        super().__init__(
-            Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                workers=1,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
-        self.loop: Future[asyncio.AbstractEventLoop] = Future()
-        """The loop of its thread, once it accepts; or why it does not."""
-        self._ended = asyncio.Event()
-
-    def answer(self, listener: socket.socket) -> None:
-        """Answer on this socket until `end` is called, on the calling thread."""
-        try:
-            asyncio.run(self.serve(sockets=[listener]))
-        except BaseException as error:
-            if self.loop.done():
-                raise
-            self.loop.set_exception(error)
-
-    def end(self) -> None:
-        """Have `answer` return, soon. From any thread."""
-        with contextlib.suppress(RuntimeError):  # it has ended already
-            self.loop.result().call_soon_threadsafe(self._ended.set)
-
-    async def main_loop(self) -> None:
-        self.loop.set_result(asyncio.get_running_loop())
-        await self._ended.wait()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        # Those who do not read their answer are still there; uvicorn would leave them to the garbage collector.
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()

@@ -3,6 +3,7 @@
 from mlxhub_core.settings.file_schema import file_schema
 from mlxhub_core.settings.reader import load_settings, resolve
 from mlxhub_core.settings.schema import (
+    ControlSettings,
     DeliverySettings,
     GroupSettings,
     HealthSettings,
@@ -12,10 +13,12 @@ from mlxhub_core.settings.schema import (
     OnlySettings,
     RestartSettings,
     RotationSettings,
+    SettingsChange,
     SinkSettings,
 )
 
 __all__ = [
+    "ControlSettings",
     "DeliverySettings",
     "GroupSettings",
     "HealthSettings",
@@ -25,6 +28,7 @@ __all__ = [
     "OnlySettings",
     "RestartSettings",
     "RotationSettings",
+    "SettingsChange",
     "SinkSettings",
     "file_schema",
     "load_settings",

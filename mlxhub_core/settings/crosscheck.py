@@ -37,7 +37,7 @@ def between_entries(raw: Mapping[str, Any]) -> Iterator[Finding]:
     models, groups = _mappings(raw, "models"), _mappings(raw, "groups")
     yield from _shared_names("models", models)
     yield from _shared_names("groups", groups)
-    yield from _shared_ports(models)
+    yield from _shared_ports(models, raw.get("control"))
     if isinstance(raw.get("groups"), list):
         yield from _unknown_groups(models, {group["name"] for _, group in groups if _is_named(group)})
         yield from _too_many_defaults(models, groups)
@@ -132,8 +132,9 @@ def _shared_names(section: str, items: Entries) -> Iterator[Finding]:
             yield Finding((section, index, "name"), message)
 
 
-def _shared_ports(models: Entries) -> Iterator[Finding]:
-    owners: dict[int, str] = {}
+def _shared_ports(models: Entries, control: Any) -> Iterator[Finding]:
+    port = control.get("port") if isinstance(control, dict) else None
+    owners: dict[int, str] = {port: "`control:`"} if type(port) is int else {}
     for index, model in models:
         port = model.get("port")
         if type(port) is not int:

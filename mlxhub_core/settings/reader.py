@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from mlxhub_core.checking import Finding, check
-from mlxhub_core.errors import ConfigError, Problem
+from mlxhub_core.errors import ConfigError, HubError, Problem
 from mlxhub_core.settings import crosscheck, seed_keys
 from mlxhub_core.settings.schema import (
+    ControlSettings,
     DeliverySettings,
     GroupSettings,
     HubFile,
@@ -22,6 +23,7 @@ from mlxhub_core.settings.schema import (
     ModelSettings,
     SinkSettings,
 )
+from mlxhub_core.token_file import read_token
 from mlxhub_core.yaml_source import Keys, Source
 
 M = TypeVar("M", bound=BaseModel)
@@ -75,13 +77,15 @@ class _Reader:
             self._warn(("sinks",), f"are all off, because {NO_SINKS} is set in the environment")
             # What stands there is not looked at: a mistake in it must not be in the way either.
             raw["sinks"] = {"loguru": False}
-        if isinstance(raw.get("log_rotation"), dict):
-            raw["log_rotation"] = self._written(("log_rotation",), raw["log_rotation"], {})
+        for key in ("log_rotation", "control"):
+            if isinstance(raw.get(key), dict):
+                raw[key] = self._written((key,), raw[key], {})
         top = self._checked(HubFile, (), raw)
         models = [self._model(index, entry) for index, entry in crosscheck.entries(raw, "models")]
         groups = [self._checked(GroupSettings, ("groups", i), entry) for i, entry in crosscheck.entries(raw, "groups")]
         sinks = list(self._sinks(raw.get("sinks")))
         self._blame((), crosscheck.between_entries(raw))
+        control = self._control(top.control) if top and top.control else None
         if top is None or self._problems:
             raise ConfigError(sorted(dict.fromkeys(self._problems), key=self._source.position))
         self._warn_if_exposed(top)
@@ -90,6 +94,7 @@ class _Reader:
             log_path=resolve(self._path.parent, top.log_path),
             log_rotation=top.log_rotation,
             log_level=top.log_level,
+            control=control,
             host=top.host,
             model_starting_port=top.model_starting_port,
             models=tuple(model for model in models if model),
@@ -161,6 +166,18 @@ class _Reader:
             if isinstance(raw.get("only"), dict):
                 raw["only"] = self._written((*keys, "delivery", "only"), raw["only"], {})
         return self._checked(DeliverySettings, (*keys, "delivery"), raw) or DeliverySettings()
+
+    def _control(self, written: ControlSettings) -> ControlSettings:
+        path = resolve(self._path.parent, written.token_file)
+        try:
+            read_token(path)
+        except FileNotFoundError:
+            pass  # It is made when the hub listens.
+        except HubError as error:
+            self._blame(("control", "token_file"), [Finding((), str(error))])
+        if not _is_loopback(written.host):
+            self._warn(("control", "host"), "lets others on the network see the token as it passes by; use a tunnel")
+        return written.model_copy(update={"token_file": str(path)})
 
     def _warn_if_exposed(self, top: HubFile) -> None:
         if not _is_loopback(top.host):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -60,6 +61,18 @@ class RotationSettings(BaseModel):
     )
     backups: Annotated[int, Field(ge=1, le=1000, description="how many rotated logs of each model are kept")] = 5
     compress: Annotated[bool, Field(description="whether they are compressed")] = True
+
+
+class ControlSettings(BaseModel):
+    """Where the hub can be asked over TCP, beside its Unix socket, and the file with the token that this takes."""
+
+    model_config = STRICT
+
+    host: Annotated[Host, Field(description="the address to listen on")] = DEFAULT_HOST
+    port: Annotated[Port, Field(description="the port to listen on")]
+    token_file: Annotated[
+        ExpandablePath, Field(description="the file with the token, which only you may read; made if it is not there")
+    ]
 
 
 class GroupSettings(BaseModel):
@@ -220,6 +233,11 @@ class HubFile(BaseModel):
         Field(description="when their logs are rotated; off: only when somebody asks for it"),
     ] = RotationSettings()
     log_level: Annotated[LogLevel, Field(description="of the hub's own messages")] = "INFO"
+    control: Annotated[
+        ControlSettings | None,
+        *NoneForOff,
+        Field(description="where the hub can be asked over TCP; default: nowhere, only over its Unix socket"),
+    ] = None
     host: Annotated[Host, Field(description="the address all models listen on")] = DEFAULT_HOST
     model_starting_port: Annotated[
         int, Field(ge=1024, le=65535, description="models without a `port` get the free ports from here on")
@@ -259,6 +277,7 @@ class HubSettings:
         log_path: the directory of the logs, `~` expanded, absolute.
         log_rotation: of the logs; None: only on request.
         log_level: of the hub's own messages, in Loguru's words.
+        control: where it can be asked over TCP, the path of the token file absolute; None: nowhere.
         host: the address that models are told to listen on.
         model_starting_port: where the search for free ports begins.
         models: in the order of the file.
@@ -272,6 +291,7 @@ class HubSettings:
     log_path: Path
     log_rotation: RotationSettings | None
     log_level: str
+    control: ControlSettings | None
     host: str
     model_starting_port: int
     models: tuple[ModelSettings, ...]
@@ -284,3 +304,10 @@ class HubSettings:
     def directory(self) -> Path:
         """The directory of hub.yaml: relative paths in it start there."""
         return self.path.parent
+
+
+SettingsChange = Callable[[HubSettings], AbstractContextManager[Callable[[], None]]]
+"""Something of a hub that heeds hub.yaml. Called with new settings before anything is changed by them, it prepares what
+it has to, or raises HubError. In the context that it returns they are put in force: what that gives does its own part of
+it, and cannot fail.
+"""

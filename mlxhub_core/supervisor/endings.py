@@ -7,6 +7,7 @@ import signal
 from dataclasses import dataclass
 
 from mlxhub_core.events import Failure, Reason
+from mlxhub_core.exits import signal_name
 from mlxhub_core.process import Exit
 from mlxhub_core.vitals import Machine, Vitals
 
@@ -93,13 +94,3 @@ def _plain(line: str) -> str:
     """Without colours, which hide where a word begins, and what else could upset a terminal: it is shown in the status."""
     text = _COLOUR.sub("", line)
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def signal_name(code: int | None) -> str | None:
-    """The name of the signal that a negative exit code stands for."""
-    if code is None or code >= 0:
-        return None
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -15,6 +15,7 @@ from mlxhub_core import logs
 from mlxhub_core.actor import Timer
 from mlxhub_core.errors import HubError, HubStateError, IllegalMoveError, LaunchError, ModelError
 from mlxhub_core.events import TROUBLES, Failure, HubModelContext, Reason
+from mlxhub_core.exits import signal_name
 from mlxhub_core.probes import ProbeResult
 from mlxhub_core.process import Exit, Survivor
 from mlxhub_core.settings import HealthSettings, ModelSettings, RotationSettings
@@ -501,7 +502,7 @@ class Lifecycle:
             "time": self._stopped_at,
             "reason": reason,
             "uptime_seconds": self._uptime(run),
-            "signal": endings.signal_name(outcome.code),
+            "signal": signal_name(outcome.code),
             "forced": outcome.forced,
             "log_tail": outcome.tail,
         }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
 
 import click
 
-from mlxhub_core.cli.common import config_option, say
+from mlxhub_core.cli.asking import all_done, named, post_for_each
+from mlxhub_core.cli.common import config_option
 from mlxhub_core.control.client import ControlClient
-from mlxhub_core.errors import EXIT_FAILED, HubError, HubNotRunningError
 
 
 @click.command()
@@ -26,15 +25,5 @@ def rotate(models: tuple[str, ...], config: Path) -> None:
       mlxhub logs rotate qwen3-4b
     """  # noqa: D301  # click needs the character, to leave the lines as they are
     client = ControlClient(config)
-    names = models or tuple(model["name"] for model in client.get("/hub/status")["models"])
-    failed = False
-    for name in names:
-        try:
-            client.post(f"/hub/models/{quote(name, safe='')}/log/rotate")
-        except HubNotRunningError:
-            raise
-        except HubError as error:
-            failed = True
-            say(str(error), "red")
-    if failed:
-        raise SystemExit(EXIT_FAILED)
+    names = models or [model["name"] for model in named((), client.get("/hub/status")["models"])]
+    all_done(post_for_each(client, names, "log/rotate"), names)

@@ -46,7 +46,9 @@ def test_the_wheels_of_the_core_and_of_the_sink_work_together(tmp_path: Path) ->
     }
     (tmp_path / "hub.yaml").write_text(HUB_YAML)
     assert len(run("mlxhub_core", "sinks", "export", "prometheus", "shipped").split()) == 5
-    hub = subprocess.Popen([python, "-m", "mlxhub_core", "start"], cwd=tmp_path, env=env, stderr=subprocess.PIPE)
+    hub = subprocess.Popen(
+        [python, "-m", "mlxhub_core", "start", "--foreground"], cwd=tmp_path, env=env, stderr=subprocess.PIPE
+    )
     try:
         wait_until(lambda: bool(places(run("mlxhub_core", "sd"))), timeout=60)
         (where,) = places(run("mlxhub_core", "sd"))

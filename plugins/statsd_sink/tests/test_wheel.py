@@ -46,7 +46,9 @@ def test_the_wheels_of_the_core_and_of_the_sink_work_together(tmp_path: Path) ->
         server.bind(("127.0.0.1", 0))
         (tmp_path / "hub.yaml").write_text(HUB_YAML % server.getsockname()[1])
         assert "tags" in run("mlxhub_core", "sinks", "describe", "statsd")
-        hub = subprocess.Popen([python, "-m", "mlxhub_core", "start"], cwd=tmp_path, env=env, stderr=subprocess.PIPE)
+        hub = subprocess.Popen(
+            [python, "-m", "mlxhub_core", "start", "--foreground"], cwd=tmp_path, env=env, stderr=subprocess.PIPE
+        )
         try:
             seen = ""
             while "mlxhub.model.qwen.failed.exit_code.3:1|c" not in seen:

@@ -1,0 +1,91 @@
+"""The hub as a process of its own, which outlives the command and the terminal that started it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxhub_core.cli.common import printable
+from mlxhub_core.errors import EXIT_FAILED, EXIT_USAGE, HubError
+from mlxhub_core.logs import read_from, size
+from mlxhub_core.waits import until_readable
+
+LAST_BYTES = 64 * 1024
+"""Of the log of a hub that has ended while it started, so much is looked at."""
+LAST_LINES = 20
+"""And so many lines of it are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A hub that was started.
+
+    Args:
+        process: it.
+        began: when it was started, in seconds since the epoch.
+        log: its own log.
+        since: the length of that log before it was started.
+        ready: is readable once hub.yaml is applied, or it has ended.
+    """
+
+    process: subprocess.Popen[bytes]
+    began: float
+    log: Path
+    since: int
+    ready: int
+
+    def until_applied(self, timeout: float | None) -> bool:
+        """Wait until it has applied hub.yaml: its models run, or could not be started. False if the time is over first.
+
+        Raises:
+            HubError: it has ended; with the last lines of its log.
+        """
+        if not until_readable(self.ready, timeout=timeout):
+            return False
+        if os.read(self.ready, 1) == b"":
+            raise self.ended()
+        return True
+
+    def ended(self) -> HubError:
+        """Its end as an error. Waits for it."""
+        code = self.process.wait()
+        lines = read_from(self.log, self.since, LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]
+        said = "\n".join(f"  {printable(line)}" for line in lines) or "  (nothing)"
+        error = HubError(f"the hub has ended while it started (exit code {code}); it said in {self.log}:\n{said}")
+        error.exit_code = EXIT_USAGE if code == EXIT_USAGE else EXIT_FAILED
+        return error
+
+
+def start_hub(config: Path, log: Path) -> Background:
+    """Start a hub for this hub.yaml that writes to this log of its own.
+
+    Raises:
+        HubError: the log cannot be written.
+    """
+    ready, done = os.pipe()
+    with ExitStack() as stack:
+        stack.callback(os.close, done)
+        try:
+            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise HubError(f"the hub's log {log} cannot be written ({error.strerror}); change log_path") from None
+        stack.callback(os.close, output)
+        since = size(log)
+        # -P: what happens to lie in the current directory is no module of ours.
+        program = [sys.executable, "-P", "-m", "mlxhub_core", "start", "--foreground"]
+        began = time.time()
+        process = subprocess.Popen(
+            [*program, "--config", str(config), "--log-file", str(log), "--ready-fd", str(done)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[done],
+            start_new_session=True,
+        )
+        return Background(process, began, log, since, ready)
