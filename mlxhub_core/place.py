@@ -119,6 +119,27 @@ def held(place: Place) -> Iterator[None]:
         yield
 
 
+def make_log_directory(directory: Path) -> None:
+    """Make a directory of logs, for the user alone, if it is not there, and see that not everybody may write to it.
+
+    Whoever may could put a link into the place of a log, and have models write to any file of the user's. A group may:
+    on many systems each user has one of their own.
+
+    Raises:
+        HubError: it cannot be made, or everybody may write to it.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = directory.stat().st_mode
+    except OSError as error:
+        raise HubError(f"log_path: {directory} cannot be made ({error.strerror}); name another") from None
+    if mode & stat.S_IWOTH:
+        raise HubError(
+            f"log_path: everybody may write to {directory}, and put links there that lead the logs elsewhere; run"
+            f" `chmod o-w {directory}`, or name a directory in it that the hub can make"
+        )
+
+
 @contextmanager
 def held_logs(directory: Path, place: Place) -> Iterator[None]:
     """Hold a directory of logs, which is made: two hubs would write into each other's.
@@ -127,10 +148,7 @@ def held_logs(directory: Path, place: Place) -> Iterator[None]:
         HubStateError: another hub uses it, or models that one has left running.
         HubError: it cannot be used.
     """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise HubError(f"log_path: {directory} cannot be made ({error.strerror}); name another") from None
+    make_log_directory(directory)
     with _locked(directory / LOG_LOCK) as found:
         advice = "stop it first, or give each hub a log_path of its own"
         if isinstance(found, _Owner):

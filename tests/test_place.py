@@ -274,6 +274,21 @@ def test_a_log_path_that_cannot_be_used_is_named(home: Path, place: Place, logs:
         pass
 
 
+@pytest.mark.parametrize("bits", [0o777, 0o1777, 0o702], ids=oct)
+def test_a_log_path_that_everybody_may_write_to_is_refused(place: Place, logs: Path, bits: int) -> None:
+    logs.mkdir(parents=True)
+    logs.chmod(bits)
+    with (
+        pytest.raises(HubError, match=f"everybody may write to {logs}.* run `chmod o-w {logs}`"),
+        held_logs(logs, place),
+    ):
+        pass
+    assert not list(logs.iterdir())
+    logs.chmod(0o775)
+    with held_logs(logs, place):
+        pass
+
+
 def test_models_that_a_dead_hub_left_keep_its_log_path_from_all_hubs_but_its_own(
     home: Path, config: Path, place: Place, logs: Path
 ) -> None:
