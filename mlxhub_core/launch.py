@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -48,7 +48,13 @@ class Launch:
 
 
 def prepare(
-    model: ModelSettings, *, host: str, port: int | None, directory: Path, environ: Mapping[str, str] | None = None
+    model: ModelSettings,
+    *,
+    host: str,
+    port: int | None,
+    directory: Path,
+    environ: Mapping[str, str] | None = None,
+    withheld: Collection[str] = (),
 ) -> Launch:
     """How to start a model.
 
@@ -59,18 +65,20 @@ def prepare(
         directory: that of hub.yaml: a relative `working_directory` or `python` starts there, and so does the process
             unless told otherwise. What the process itself opens, as the model, starts where the process does.
         environ: the environment to add to; default: the hub's own.
+        withheld: variables of that which it does not get, unless its `env` has them.
 
     Raises:
         LaunchError: what it needs is not there.
     """
     environ = os.environ if environ is None else environ
+    inherited = {name: value for name, value in environ.items() if name not in withheld}
     model_path = _expanded(model.model_path or "")
     values = {"name": model.name, "host": host, "port": str(port or ""), "model_path": model_path}
     cwd = (directory / _expanded(model.working_directory or ".")).absolute()
     if not cwd.is_dir():
         raise LaunchError(model.name, f"working_directory: {cwd} {_lack(cwd)}; make it, or name another")
     own = {key: _filled(value, values) for key, value in model.env.items()}
-    env = {**environ, "PYTHONUNBUFFERED": "1", **own}
+    env = {**inherited, "PYTHONUNBUFFERED": "1", **own}
     if model.command is None:
         weights = [("model_path", model_path), *_draft_models(model)]
         for key, path in weights:
