@@ -313,7 +313,7 @@ class HubSettings:
 
 def _variables_in(options: object) -> Iterator[str]:
     match options:
-        case {"env": str(name)} if len(options) == 1:
+        case {"env": str(name), **rest} if not rest:
             yield name
         case Mapping():
             yield from _variables_in(list(options.values()))
