@@ -115,7 +115,7 @@ def held(place: Place) -> Iterator[None]:
     with _locked(place.lock) as found:
         if isinstance(found, _Owner):
             raise HubStateError(f"a hub for {place.config} already runs (pid {found.pid}); stop it first")
-        _sign(found, place)
+        _sign(found, place, place.lock)
         yield
 
 
@@ -161,7 +161,7 @@ def held_logs(directory: Path, place: Place) -> Iterator[None]:
                 f"models of the hub for {before.config}, which has ended, still write to {directory}; start that hub"
                 " again, which finds them, or give each hub a log_path of its own"
             )
-        _sign(found, place)
+        _sign(found, place, directory / LOG_LOCK)
         yield
 
 
@@ -207,9 +207,12 @@ def _owner(lock: int) -> _Owner:
     return _Owner(pid.strip(), config.strip())
 
 
-def _sign(lock: int, place: Place) -> None:
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n{place.config}\n".encode(errors="replace"), 0)
+def _sign(lock: int, place: Place, path: Path) -> None:
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n{place.config}\n".encode(errors="replace"), 0)
+    except OSError as error:
+        raise HubError(f"{path} cannot be written ({error.strerror}); make room for it") from None
 
 
 def _has_runs(place: Place) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -231,6 +232,30 @@ def test_what_a_power_cut_left_in_a_lock_file_does_not_matter(config: Path, plac
     place.lock.write_bytes(stale)
     with held(place):
         assert place.lock.read_text() == f"{os.getpid()}\n{config}\n"
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """No file can grow, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("which", ["of the hub", "of the logs"])
+def test_a_full_disk_is_told_and_nothing_is_held(place: Place, logs: Path, which: str) -> None:
+    lock = place.lock if which == "of the hub" else logs / LOG_LOCK
+
+    def hold() -> AbstractContextManager[None]:
+        return held(place) if which == "of the hub" else held_logs(logs, place)
+
+    with pytest.raises(HubError, match=rf"{lock} cannot be written \(.*\); make room for it"), no_room(), hold():
+        pass
+    with hold():
+        pass
 
 
 # One hub for each log path.
