@@ -347,6 +347,12 @@ class Storm:
                     self.send(self.hub.pid, None, signal.SIGHUP)
 
     def kill_hub(self) -> None:
+        """Often while it tells of an end, which it or the next one must do."""
+        if self.chance.random() < 0.7:
+            for name in ("steady", "twin", "parent", "stubborn"):
+                if (state := self.state_of(name)) is not None:
+                    self.send(state["pid"], state["birth"], signal.SIGKILL)
+            time.sleep(self.chance.uniform(0, 0.5))
         self.end_hub(signal.SIGKILL)
         self.next_hub()
 
