@@ -508,9 +508,9 @@ def test_after_a_storm_nothing_is_lost_left_or_told_wrongly(
     storm.lull()
     check_calm(storm, fresh)
     storm.end_hub(signal.SIGTERM)
+    check_told(storm)
     check_nothing_left(storm)
     check_output(storm)
-    check_told(storm)
     check_logs(storm)
     assert "model_adopted" in storm.hooks(), "a day worth looking at"
 
@@ -540,9 +540,9 @@ def test_a_storm_on_a_disk_that_is_full_now_and_then(
     size = sum(path.stat().st_size for path in small_disk.glob("steady.log*"))
     wait_until(lambda: sum(path.stat().st_size for path in small_disk.glob("steady.log*")) != size)
     storm.end_hub(signal.SIGTERM)
+    check_told(storm)
     check_nothing_left(storm)
     check_output(storm)
-    check_told(storm)
     assert "model_log_failing" in storm.hooks(), "a day worth looking at"
 
 

@@ -139,6 +139,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(requests | st.binary(max_size=200))
+@example(b"GET /hub/models/a.log/log HTTP/1.1\r\nHost: x\r\n\r\n")
 @example(b"GET /hub/models/secret/log HTTP/1.1\r\nHost: x\r\n\r\n")
 @example(b"GET /hub/models/..%2f..%2fsecret/log HTTP/1.1\r\nHost: x\r\n\r\n")
 @example(b"GET /hub/models/%2e%2e%2fsecret/log?lines=5 HTTP/1.1\r\nHost: x\r\n\r\n")
