@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 
-.PHONY: help dev run test check lint types imports oldest format docs bench clean
+.PHONY: help dev run test check lint types imports oldest format docs commands site bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -21,7 +21,7 @@ $(VENV)/.installed: $(PROJECTS)
 	@$(PY) -m venv $(VENV) || { echo "no venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 	@echo "==> installing (about 350 MB with mlx-lm; a minute or two)"
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install -e '.[mlx]' $(foreach plugin,$(PLUGINS),-e ./$(plugin)) --group dev
+	@$(BIN)/python -m pip install -e '.[mlx]' $(foreach plugin,$(PLUGINS),-e ./$(plugin)) --group dev --group docs
 	@touch $@
 
 run: $(VENV)/.installed ## see it work: two tiny real models, a crash, the recovery
@@ -42,20 +42,28 @@ types: $(VENV)/.installed ## types
 imports: $(VENV)/.installed ## who may import whom
 	$(BIN)/lint-imports
 
-oldest: $(VENV)/pluggy-1.6 ## the tests of the hooks with the oldest pluggy that we take
-	PYTHONPATH=$(VENV)/pluggy-1.6 $(BIN)/python -c 'import pluggy; assert pluggy.__version__ == "1.6.0"'
-	PYTHONPATH=$(VENV)/pluggy-1.6 $(BIN)/python -m pytest --quiet $(addprefix tests/,test_hooks.py test_hookspecs.py \
-	    test_fanout.py test_runner.py)
+oldest: $(VENV)/oldest/.installed ## hooks, options and sinks with the oldest versions of all that we need
+	PYTHONPATH=$(VENV)/oldest $(BIN)/python -c 'import pluggy; assert pluggy.__version__ == "1.6.0"'
+	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest --quiet -m "not install" $(addprefix tests/,test_hooks.py \
+	    test_hookspecs.py test_fanout.py test_runner.py test_options.py) \
+	    $(wildcard plugins/*/tests/test_*_sink.py) $(wildcard plugins/*/tests/test_*conformance.py)
 
-$(VENV)/pluggy-1.6: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --target $@ pluggy==1.6.0
+$(VENV)/oldest/.installed: $(VENV)/.installed
+	@rm -rf $(VENV)/oldest
+	@$(BIN)/python -m pip install --quiet --no-warn-conflicts --target $(VENV)/oldest $$($(BIN)/python tests/oldest.py $(PROJECTS))
+	@touch $@
 
 format: $(VENV)/.installed ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed ## write docs/commands.md anew, from the commands
+docs: commands site ## the documentation: pages that are made from the code, and the site
+
+commands: $(VENV)/.installed ## write docs/commands.md anew, from the commands
 	@$(BIN)/python docs/make_commands.py
+
+site: $(VENV)/.installed ## build the site of the documentation, in which nothing may be amiss
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.installed ## figures, each beside a floor measured in the same run
 	$(BIN)/python bench/import_time.py

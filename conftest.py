@@ -5,11 +5,17 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent
+EXAMPLES = ROOT / "examples"
 
 
 def pytest_configure() -> None:
@@ -35,3 +41,39 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"{reason}, and in CI it must be: see .ci/run"
     return report
+
+
+@dataclass(frozen=True)
+class Home:
+    """A virtual environment with the wheels of the core and of the examples, and nothing else of ours."""
+
+    bin: Path
+    wheels: tuple[str, ...]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of whoever has activated it, and what is set for these tests left out."""
+        mine = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MLXHUB", "PYTEST"))}
+        return {**mine, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(self.bin.parent)}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Made once for all tests that install something: it takes longer than what they do in it."""
+    import virtualenv  # by the few who need it
+
+    place = tmp_path_factory.mktemp("installed")
+    # Not `venv`, which takes five seconds to put pip into it.
+    virtualenv.cli_run([str(place / "venv"), "--quiet"])
+    made = Home(place / "venv" / "bin", ())
+
+    def pip(python: str | Path, *arguments: str | Path) -> None:
+        subprocess.run([python, "-m", "pip", "--quiet", *arguments], env=made.env, cwd=place, check=True)
+
+    # A copy, as whoever builds where the sources are leaves something there. All with the one hatchling that is there.
+    examples = shutil.copytree(EXAMPLES, place / "examples", ignore=shutil.ignore_patterns("*cache*"))
+    packages = [ROOT, *(path.parent for path in sorted(examples.glob("*/pyproject.toml")))]
+    pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", *packages)
+    wheels = sorted((place / "wheels").iterdir())
+    pip(made.bin / "python", "install", "pytest", "hypothesis", "hatchling", "editables", *wheels)
+    return Home(made.bin, tuple(wheel.name for wheel in wheels))

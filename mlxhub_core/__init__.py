@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mlxhub_core.errors import (
         ConfigError,
+        DeliveryDelayedError,
+        DeliveryRefusedError,
         GroupFullError,
         HubError,
         HubNotRunningError,
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "errors": "ConfigError GroupFullError HubError HubNotRunningError HubStateError LaunchError MemoryShortError ModelError"
-    " Problem SinkError UnknownModelError",
+    "errors": "ConfigError DeliveryDelayedError DeliveryRefusedError GroupFullError HubError HubNotRunningError"
+    " HubStateError LaunchError MemoryShortError ModelError Problem SinkError UnknownModelError",
     "events": "Failure HubEvent HubModelContext Reason",
     "hookspecs": "hookimpl hookspec",
     "manager": "HubManager",
@@ -55,6 +57,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 __all__ = [
     "SINK_API",
     "ConfigError",
+    "DeliveryDelayedError",
+    "DeliveryRefusedError",
     "Failure",
     "GroupFullError",
     "HubError",

@@ -20,7 +20,12 @@ T = TypeVar("T")
 
 GROUP = "mlxhub.sinks"
 
-PACKAGES = {"loguru": "mlxhub-core", "prometheus": "mlxhub-prom-sink", "statsd": "mlxhub-statsd-sink"}
+PACKAGES = {
+    "loguru": "mlxhub-core",
+    "otlp": "mlxhub-otlp-sink",
+    "prometheus": "mlxhub-prom-sink",
+    "statsd": "mlxhub-statsd-sink",
+}
 """Which package to install for a type. Only ones we know: a name that is guessed invites somebody to squat on it."""
 
 

@@ -5,6 +5,8 @@
     ├── HubStateError          the hub cannot do this now (not loaded yet, or already shut down)
     ├── HubNotRunningError     a command wants to ask a hub, and none runs for that hub.yaml
     ├── SinkError              an object cannot serve as a sink: a mistake of its author
+    ├── DeliveryRefusedError   raised by a sink: what it has in hand will never be taken
+    ├── DeliveryDelayedError   raised by a sink: not now, and not before so many seconds
     ├── IllegalMoveError       a model was asked to make a move that ``states.MOVES`` does not allow: our bug
     └── ModelError             about one model, which it names
         ├── UnknownModelError  no model of that name in hub.yaml
@@ -77,6 +79,26 @@ class HubNotRunningError(HubError):
 
 class SinkError(HubError):
     """An object cannot serve as a sink: its hooks or parameters are not what the hub can call. For its author to mend."""
+
+
+class DeliveryRefusedError(HubError):
+    """For a sink's ``flush`` to raise: the server will never take what it has in hand.
+
+    Those events count as failed. After anything else that it raises they are tried again.
+    """
+
+
+class DeliveryDelayedError(HubError):
+    """For a sink's ``open`` or ``flush`` to raise: the server asks to be left alone for a while.
+
+    Args:
+        message: what the server said.
+        seconds: until the next attempt, at least; the hub waits a minute at most.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class IllegalMoveError(HubError):

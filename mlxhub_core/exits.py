@@ -21,6 +21,10 @@ _SIGNALS = {
     "SIGXCPU": "it used more CPU time than it is allowed",
     "SIGXFSZ": "it wrote a file that is longer than it is allowed",
 }
+_OF_HUB = {
+    "SIGTERM": "asked to end by the hub",
+    "SIGKILL": "killed by the hub, as it did not end when it was asked to",
+}
 _CODES = {
     126: "the program is there and cannot be run: is it executable?",
     127: "a program was not found, a shell would say",
@@ -39,11 +43,19 @@ def signal_name(code: int | None) -> str | None:
         return f"signal {-code}"
 
 
-def exit_in_words(code: int | None) -> str:
-    """An exit code and what it means: ``-9 SIGKILL: killed; …``."""
+def exit_in_words(code: int | None, *, by_hub: bool = False) -> str:
+    """An exit code and what it means: ``-9 SIGKILL: killed; …``.
+
+    Args:
+        code: the code; negative for a signal.
+        by_hub: whether it was the hub that ended the process.
+    """
     if code is None:
         return "none: there was no process, or nobody saw it end"
-    if name := signal_name(code):
+    name = signal_name(code)
+    if by_hub and name in _OF_HUB:
+        return f"{code} {name}: {_OF_HUB[name]}"
+    if name:
         return f"{code} {name}" + (f": {_SIGNALS[name]}" if name in _SIGNALS else "")
     if code == 0:
         return "0: it ended by itself, and says that all went well"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlxhub_core.errors import SinkError, did_you_mean, listed
-from mlxhub_core.hookspecs import HOOKS
+from mlxhub_core.hookspecs import DEPRECATED, HOOKS
 from mlxhub_core.observability import SINK_API, HubObservabilitySink, Sink
 
 RESERVED = ("model_", "hub_", "config_", "events_")
@@ -31,7 +31,7 @@ def hooks_of(sink: object) -> dict[str, Callable[[Arguments], None]]:
     kind = type(sink).__name__
     if isinstance(sink, type):
         raise SinkError(f"{sink.__name__} is a class, not a sink; call it: {sink.__name__}()")
-    _check_version(sink, kind)
+    check_version(sink, kind)
     for name in ("open", "flush", "close"):
         if callable(method := getattr(sink, name, None)):
             _names_wanted(f"{kind}.{name}", method, known=())
@@ -46,10 +46,27 @@ def hooks_of(sink: object) -> dict[str, Callable[[Arguments], None]]:
     return hooks
 
 
-def _check_version(sink: object, kind: str) -> None:
+def check_version(sink: object, kind: str) -> None:
+    """Raise SinkError if a sink, or its class, asks for a sink API that this hub does not have.
+
+    It is looked at before anything else of the class: what a later API brings, this hub would only misunderstand.
+    """
     wanted = getattr(sink, "sink_api", SINK_API)
     if isinstance(wanted, int) and wanted > SINK_API:
         raise SinkError(f"{kind} needs sink API {wanted}, and this hub has {SINK_API}; upgrade mlxhub-core")
+
+
+def deprecations_of(sink: object) -> Iterator[str]:
+    """What a sink uses that the next sink API will not have any more, each as a sentence. It can be used all the same."""
+    for key, advice in DEPRECATED.items():
+        name, _, argument = key.partition(".")
+        method = getattr(sink, name, None)
+        if not callable(method) or is_inherited_noop(method, name):
+            continue
+        if not argument:
+            yield f"{type(sink).__name__}.{name} is deprecated: {advice}"
+        elif argument in inspect.signature(method).parameters:
+            yield f"{type(sink).__name__}.{name} asks for {argument!r}, which is deprecated: {advice}"
 
 
 def _check_names(sink: object, kind: str) -> None:

@@ -104,3 +104,10 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     if inspect.isfunction(spec) and spec.__module__ == __name__
 }
 """Every hook and the names of its arguments."""
+
+DEPRECATED: dict[str, str] = {}
+"""What the next sink API will not have any more, and what to use instead: ``{"model_failed.exit_code": "use …"}``.
+
+The keys are hooks, or arguments of one behind a dot. Whose sink uses one is told by `HubManager.plan`, each reload and
+`mlxhub check`; it works all the same. Nothing of sink API 1 is deprecated.
+"""

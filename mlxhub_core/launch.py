@@ -18,7 +18,7 @@ from typing import Any
 
 from mlxhub_core.errors import LaunchError
 from mlxhub_core.hf_cache import cache_directory, is_complete
-from mlxhub_core.settings import ModelSettings
+from mlxhub_core.settings import HubSettings, ModelSettings
 
 _PLACEHOLDER = re.compile(r"\{(name|host|port|model_path)\}")
 _UNFIT_MLX = re.compile(r"0\.31(?!\d)")
@@ -71,14 +71,13 @@ def prepare(
         LaunchError: what it needs is not there.
     """
     environ = os.environ if environ is None else environ
-    inherited = {name: value for name, value in environ.items() if name not in withheld}
     model_path = _expanded(model.model_path or "")
     values = {"name": model.name, "host": host, "port": str(port or ""), "model_path": model_path}
     cwd = (directory / _expanded(model.working_directory or ".")).absolute()
     if not cwd.is_dir():
         raise LaunchError(model.name, f"working_directory: {cwd} {_lack(cwd)}; make it, or name another")
     own = {key: _filled(value, values) for key, value in model.env.items()}
-    env = {**inherited, "PYTHONUNBUFFERED": "1", **own}
+    env = {**_handed_on(environ, withheld), "PYTHONUNBUFFERED": "1", **own}
     if model.command is None:
         weights = [("model_path", model_path), *_draft_models(model)]
         for key, path in weights:
@@ -90,6 +89,20 @@ def prepare(
         program, *arguments = (_filled(word, values) for word in model.command)
         argv = [_program(model.name, _expanded(program), cwd, env.get("PATH")), *arguments]
     return Launch(tuple(argv), env, cwd, model_path if model.command is None else None)
+
+
+def lacks(settings: HubSettings) -> Iterator[tuple[int, LaunchError]]:
+    """What the models of a hub.yaml lack to be started as things are now, each with its place among them."""
+    for index, model in enumerate(settings.models):
+        try:
+            prepare(model, host=settings.host, port=model.port or 1, directory=settings.directory)
+        except LaunchError as error:
+            yield index, error
+
+
+def _handed_on(environ: Mapping[str, str], withheld: Collection[str]) -> dict[str, str]:
+    """The hub's own environment, but for what is meant for it alone: as where it sends its telemetry, and as whom."""
+    return {name: value for name, value in environ.items() if not name.startswith("OTEL_") and name not in withheld}
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64 * 1024
 """Bytes that are read at once."""
+DEPTH = 100
+"""Rotated files that are told of, the newest ones: all are open at once, and macOS gives a process 256."""
 POLL = 0.1
 """Seconds between looks at a log that is followed: there is no portable way to be told that a file has grown."""
 
@@ -235,7 +237,7 @@ def _files(path: str) -> list[_File]:
     found: list[_File] = []
     number = holes = 0
     # While it is rotated one of the names is missing, and the files move on to where they are looked for next.
-    while holes < 2:
+    while holes < 2 and number <= DEPTH:
         file = _rotated(f"{path}.{number}") if number else _opened(path)
         holes = holes + 1 if file is None and number > 0 else 0
         number += 1

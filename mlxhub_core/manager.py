@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from mlxhub_core import __version__
-from mlxhub_core.errors import HubError, HubStateError, Problem
+from mlxhub_core.errors import HubError, HubStateError
 from mlxhub_core.events import HubEvent
 from mlxhub_core.fanout import Fanout
 from mlxhub_core.keepers import Keepers
@@ -107,8 +107,9 @@ class HubManager:
             HubStateError: the hub was shut down.
         """
         settings = load_settings(self.config_path)
-        self._select(settings)
-        return self._supervisor.plan(settings)
+        selection = self._select(settings)
+        warnings = (*settings.warnings, *selection.warnings, *selection.deprecations)
+        return replace(self._supervisor.plan(settings), warnings=tuple(map(str, warnings)))
 
     def start_model(self, name: str) -> None:
         """Start a model, unless it runs. Returns once its process is there; it may not answer yet.
@@ -232,7 +233,7 @@ class HubManager:
             self._supervisor.reserve_ports(settings)
             if self._closed:
                 raise HubStateError("the hub was shut down meanwhile")
-            _log_warnings(selection.warnings)
+            _log_warnings(selection)
             put_in_force()
             leaving = self._exchange_sinks(selection.sinks)
             self._log_path = settings.log_path
@@ -316,9 +317,11 @@ def _log_warning(message: str) -> None:
     logger.warning("{}", message)
 
 
-def _log_warnings(problems: Sequence[Problem]) -> None:
-    for problem in problems:
+def _log_warnings(selection: Selection) -> None:
+    for problem in selection.warnings:
         _log_warning(f"{problem}; the hub goes on without it")
+    for problem in selection.deprecations:
+        _log_warning(str(problem))
 
 
 def _log_undelivered(undelivered: Mapping[str, int]) -> None:

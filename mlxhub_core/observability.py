@@ -44,7 +44,7 @@ class SinkStats:
         name: the sink's key in hub.yaml, as ``statsd`` or ``statsd/eu``.
         offered: events meant for it since it was added.
         delivered: events its hook returned from; of a sink that has a ``flush``, those that were flushed.
-        failed: events its hook raised on.
+        failed: events its hook raised on, or which its ``flush`` said will never be taken.
         dropped: events thrown away because its queue was full, or it was closed before they were delivered.
         queue_length: events waiting now.
         queue_capacity: events that may wait before the oldest is dropped.
@@ -55,6 +55,7 @@ class SinkStats:
         where: where it listens, or what it sends to, as it said itself when it was opened; None if it does not say.
         plugin: the package that it comes from; empty if it was passed to the hub by a program.
         version: of that package.
+        retried: how often ``open`` or ``flush`` was called again because it had raised.
     """
 
     name: str
@@ -71,6 +72,7 @@ class SinkStats:
     where: str | None = None
     plugin: str = ""
     version: str = ""
+    retried: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,9 @@ class Sink:
 
     def flush(self) -> None:
         """Send what the hooks have collected: no event waits now. Called again, after a while, when it raises.
+
+        Raise `DeliveryRefusedError` for what will never be taken, and `DeliveryDelayedError` if the server said when to
+        come again.
 
         Events count as delivered only when it has returned. A sink that sends each event at once needs none.
         """

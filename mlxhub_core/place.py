@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,11 @@ def check_private(directory: Path) -> None:
         raise HubError(f"{directory} belongs to another user (uid {found.st_uid}); remove it, or have them do that")
     if found.st_mode & 0o022:
         raise HubError(f"others may write to {directory}; run `chmod 700 {directory}`")
+
+
+def same_hub(config: Path | str) -> str:
+    """What to add to a command so that it is about the same hub: nothing, or `` -c other.yaml``."""
+    return "" if Path(config) == Path("hub.yaml") else f" -c {shlex.quote(str(config))}"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mlxhub_core.errors import DeliveryDelayedError, DeliveryRefusedError
 from mlxhub_core.events import HubEvent, HubModelContext
 from mlxhub_core.hooks import Arguments, hooks_of, is_inherited_noop
 from mlxhub_core.observability import SinkStats
@@ -119,7 +120,7 @@ class SinkRunner:
         self._where: str | None = None
         self._origin = origin
         self._offered = self._delivered = self._failed = self._dropped = 0
-        self._failures_in_a_row = 0
+        self._retried = self._failures_in_a_row = 0
         self._troubles: Counter[str] = Counter()
         self._last_error: str | None = None
         self._last_success: float | None = None
@@ -160,6 +161,7 @@ class SinkRunner:
                 where=self._where,
                 plugin=self._origin[0],
                 version=self._origin[1],
+                retried=self._retried,
             )
 
     def begin_close(self, successor: SinkRunner | None = None) -> None:
@@ -229,27 +231,35 @@ class SinkRunner:
         self._called.set()
 
     def _open_sink(self) -> None:
-        opened = self._persist(getattr(self.sink, "open", None), "open")
+        opened = self._persist(getattr(self.sink, "open", None), "open") is None
         self._where = self._place() if opened else None
         self._open = opened
 
     def _flush_sink(self) -> None:
         """Have the sink send what it has in hand. At the end of the hub it gets one more chance."""
-        done = self._persist(self._flush, "flush") or self._attempt(self._flush, "flush")
+        error = self._persist(self._flush, "flush", hopeless=DeliveryRefusedError)
+        if error is not None and not isinstance(error, DeliveryRefusedError):
+            error = self._attempt(self._flush, "flush")
         with self._changed:
-            if done and self._in_hand:
+            if error is None and self._in_hand:
                 self._delivered += self._in_hand
                 self._last_success = time.time()
+            if isinstance(error, DeliveryRefusedError):
+                self._failed += self._in_hand
             self._in_hand, self._unflushed = 0, False
 
-    def _persist(self, call: Callable[[], Any] | None, what: str) -> bool:
-        """Call into the sink until that works or the sink is to close. Returns whether it worked."""
+    def _persist(
+        self, call: Callable[[], Any] | None, what: str, hopeless: type[BaseException] | tuple[()] = ()
+    ) -> BaseException | None:
+        """Call into the sink until that works, is hopeless, or the sink is to close. Returns what it raised at last."""
         pause = BACKOFF[0]
-        while not self._attempt(call, what):
-            if self._pause(pause):
-                return False
+        while (error := self._attempt(call, what)) is not None and not isinstance(error, hopeless):
+            asked_for = error.seconds if isinstance(error, DeliveryDelayedError) else 0.0
+            if self._pause(min(max(pause, asked_for), BACKOFF[1])):
+                break
+            self._retried += 1
             pause = min(pause * 2, BACKOFF[1])
-        return True
+        return error
 
     def _place(self) -> str | None:
         """Where the sink says that it is. Read here, on its own thread: it may be a property."""
@@ -295,7 +305,7 @@ class SinkRunner:
         return gap if gap.count else None
 
     def _deliver(self, hook: str, arguments: Arguments) -> None:
-        done = self._attempt(lambda: self.hooks[hook](arguments), hook)
+        done = self._attempt(lambda: self.hooks[hook](arguments), hook) is None
         with self._changed:
             self._unflushed = self._flush is not None
             if hook == "events_lost":
@@ -314,19 +324,19 @@ class SinkRunner:
         if in_a_row >= PATIENCE:
             self._pause(min(BACKOFF[0] * 2.0 ** min(in_a_row - PATIENCE, 16), BACKOFF[1]))
 
-    def _attempt(self, call: Callable[[], Any] | None, what: str) -> bool:
-        """Call into the sink, if it has that method. Returns whether it came back without an exception."""
+    def _attempt(self, call: Callable[[], Any] | None, what: str) -> BaseException | None:
+        """Call into the sink, if it has that method. Returns what it raised."""
         if not callable(call):
-            return True
+            return None
         self._busy = (what, time.monotonic())
         self._called.set()
         try:
             call()
         except BaseException as error:  # noqa: BLE001  # SystemExit too: it would end the thread without a word
             self._note(what, error)
-            return False
+            return error
         else:
-            return True
+            return None
         finally:
             self._busy = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,12 @@ from pydantic_core import to_json
 
 from mlxhub_core.discovery import PACKAGES, Offer, normalised, scan
 from mlxhub_core.errors import ConfigError, HubError, Problem, SinkError, did_you_mean, listed
-from mlxhub_core.hooks import hooks_of
+from mlxhub_core.hooks import check_version, deprecations_of, hooks_of
 from mlxhub_core.options import check_options
 from mlxhub_core.runner import described
 from mlxhub_core.secret import Secret
 from mlxhub_core.settings import HubSettings, SinkSettings
+from mlxhub_core.yaml_source import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,16 @@ class Selected:
         return self.settings.key
 
     @property
+    def place(self) -> Keys:
+        """Where it stands in hub.yaml; of one that is on by itself, where it would."""
+        return self.settings.keys or ("sinks", self.key)
+
+    def deprecations(self) -> Iterator[str]:
+        """What it uses and a later hub will not have, with whose it is."""
+        for words in deprecations_of(self.sink):
+            yield f"{self.offer}: {words}; tell its author"
+
+    @property
     def made_of(self) -> tuple[object, ...]:
         """What decides whether it is made anew; its package cannot change while the process lives."""
         return self.settings.delivery, self.digest
@@ -42,10 +53,17 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The sinks that are on, and what is wrong with those that the hub can do without."""
+    """The sinks that are on, and what is worth a warning.
+
+    Attributes:
+        sinks: those that are on.
+        warnings: what is wrong with those that the hub can do without, and does.
+        deprecations: what those that are on use, and a later hub will not have.
+    """
 
     sinks: tuple[Selected, ...]
     warnings: tuple[Problem, ...]
+    deprecations: tuple[Problem, ...] = ()
 
 
 def select(
@@ -71,7 +89,8 @@ def select(
             (problems if entry.delivery.required else warnings).extend(error.problems)
     if problems:
         raise ConfigError(sorted(problems, key=settings.source.position))
-    return Selection(tuple(sinks), tuple(sorted(warnings, key=settings.source.position)))
+    deprecations = [settings.source.problem(each.place, words) for each in sinks for words in each.deprecations()]
+    return Selection(tuple(sinks), tuple(sorted(warnings, key=settings.source.position)), tuple(deprecations))
 
 
 def offer_of(sink_type: str, distribution: str | None = None, key: str | None = None) -> Offer:
@@ -117,6 +136,7 @@ def _selected(settings: HubSettings, entry: SinkSettings, running: Selected | No
     try:
         offer = offer_of(entry.type, entry.distribution, entry.key.rpartition(":")[2])
         factory = load(offer)
+        _check_version(offer, factory)
         arguments, findings = _checked(offer, factory, entry, settings)
         if findings:
             raise ConfigError(findings)
@@ -126,6 +146,13 @@ def _selected(settings: HubSettings, entry: SinkSettings, running: Selected | No
         return Selected(entry, offer, _made(offer, factory, arguments), digest)
     except SinkError as error:
         raise ConfigError([settings.source.problem(place, str(error))]) from None
+
+
+def _check_version(offer: Offer, factory: Callable[..., object]) -> None:
+    try:
+        check_version(factory, getattr(factory, "__name__", offer.type))
+    except SinkError as error:
+        raise SinkError(f"{offer}: {error}") from None
 
 
 def _checked(

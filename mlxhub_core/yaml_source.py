@@ -115,7 +115,9 @@ class Source:
             message = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
             raise ConfigError([Problem(str(path), "", message)]) from None
         except FileNotFoundError:
-            raise ConfigError([Problem(str(path), "", "no such file; name yours with --config FILE")]) from None
+            raise ConfigError(
+                [Problem(str(path), "", "no such file; `mlxhub init` writes one, --config FILE names yours")]
+            ) from None
         except OSError as error:
             raise ConfigError([Problem(str(path), "", f"cannot be read: {error.strerror}")]) from None
         except ValueError:

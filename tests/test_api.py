@@ -57,6 +57,11 @@ class Hub:
         self.write(*models, top=top)
         self.manager.reload()
 
+    def start(self, model: str) -> None:
+        """Start a model, and wait until all events of its start are there."""
+        self.manager.start_model(model)
+        wait_until(lambda: self.events(models=[model])[-1]["hook"] == "model_ready")
+
     def log_of(self, model: str) -> Path:
         return self.config.parent / "logs" / f"{model}.log"
 
@@ -121,7 +126,7 @@ def fails(name: str, **keys: str) -> str:
 
 def test_a_hub_tells_all_that_has_happened_since_its_start_in_order(hub: Hub) -> None:
     hub.run(sleeper("a", group="g"))
-    hub.manager.start_model("a")
+    hub.start("a")
     hub.manager.stop_model("a")
     told = hub.events()
     assert [event["hook"] for event in told] == ["hub_started", "model_started", "model_ready", "model_stopped"]
@@ -137,7 +142,7 @@ def test_a_hub_tells_all_that_has_happened_since_its_start_in_order(hub: Hub) ->
 
 def test_each_is_a_server_sent_event_with_an_id_a_name_and_one_line_of_json(hub: Hub) -> None:
     hub.run(sleeper("a"))
-    hub.manager.start_model("a")
+    hub.start("a")
     status, headers, body = hub.ask("GET", "/hub/events?follow=false")
     assert status == 200
     assert headers["content-type"].partition(";")[0] == "text/event-stream"
@@ -153,7 +158,7 @@ def test_each_is_a_server_sent_event_with_an_id_a_name_and_one_line_of_json(hub:
 
 def test_who_comes_back_gets_what_came_after_the_last_event_that_it_knows_and_nothing_twice(hub: Hub) -> None:
     hub.run(sleeper("a"))
-    hub.manager.start_model("a")
+    hub.start("a")
     known = hub.events()[-1]["id"]
     assert hub.events(last_id=known) == []
     hub.manager.stop_model("a")
@@ -169,7 +174,7 @@ def test_who_comes_back_to_another_hub_gets_all_that_this_one_knows(hub: Hub, la
 def test_events_may_be_asked_for_by_time_and_by_model(hub: Hub) -> None:
     hub.run(sleeper("a"), sleeper("b"), sleeper("c"))
     for name in ("a", "b", "c"):
-        hub.manager.start_model(name)
+        hub.start(name)
     moment = hub.events(models=["c"])[0]["time"]
     assert {event["model"] for event in hub.events(models=["a", "b"])} == {"a", "b"}
     assert [event["model"] for event in hub.events(since=moment)] == ["c", "c"]
@@ -190,20 +195,48 @@ def test_a_follower_hears_of_each_event_as_it_comes_and_of_the_last_ones_before_
     arrived = threading.Condition()
 
     def follow() -> None:
-        for event in hub.client.events():
-            with arrived:
-                got.append(event["hook"])
-                arrived.notify()
+        with hub.client.events() as events:
+            for event in events:
+                with arrived:
+                    got.append(event["hook"])
+                    arrived.notify()
 
     thread = threading.Thread(target=follow)
     thread.start()
-    hub.manager.start_model("a")
+    hub.start("a")
     with arrived:
         assert arrived.wait_for(lambda: got == ["hub_started", "model_started", "model_ready"], 20)
     hub.close()
     thread.join(20)
     assert not thread.is_alive()
     assert got[3:] == ["hub_stopping", "model_stopped"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux counts the switches of a thread")
+def test_while_nothing_happens_a_follower_of_events_costs_nothing(hub: Hub) -> None:
+    hub.run(sleeper("a"))
+    (thread,) = (each for each in threading.enumerate() if each.name == "control")
+
+    def switches() -> list[str]:
+        text = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        return [line for line in text.splitlines() if "ctxt_switches" in line]
+
+    with hub.client.events() as events:
+        assert next(iter(events))["hook"] == "hub_started"
+        threading.Event().wait(0.2)  # it goes back to sleep
+        before = switches()
+        threading.Event().wait(2)
+        assert len(before) == 2
+        assert switches() == before
+
+
+def test_the_end_of_the_hub_is_the_proper_end_of_the_stream(hub: Hub) -> None:
+    with hub.asked("GET", "/hub/events") as response:
+        assert response.readline().startswith(b"id: ")
+        closing = threading.Thread(target=hub.close)
+        closing.start()
+        assert b"hub_stopping" in response.read(), "it would raise if the last chunk was missing"
+        closing.join()
 
 
 def test_who_closes_its_events_in_another_thread_ends_the_wait_for_the_next_one(hub: Hub) -> None:
@@ -231,6 +264,13 @@ def test_followers_that_hang_up_are_forgotten_at_once_though_nothing_happens(hub
         assert one.readline() == other.readline()
         assert len(history._followers) == 2
     wait_until(lambda: history._followers == [])
+
+
+def test_since_is_about_what_was_and_keeps_nothing_new_from_a_follower_whatever_the_clock_says(hub: Hub) -> None:
+    hub.run(sleeper("a"))
+    with hub.client.events(since=time.time() + 3600) as events:
+        hub.manager.start_model("a")
+        assert next(iter(events))["hook"] == "model_started"
 
 
 def test_a_follower_that_reads_nothing_holds_up_nobody_and_is_told_of_its_gap(hub: Hub) -> None:
@@ -300,8 +340,16 @@ def test_a_follower_whose_loop_has_ended_keeps_no_event_from_the_others() -> Non
 # The status.
 
 
-def test_the_status_tells_of_the_hub_and_of_the_memory_of_each_process_tree(hub: Hub) -> None:
-    spawns = "if os.fork() == 0: x = bytearray(50_000_000)"
+def test_the_status_tells_of_the_hub_and_of_the_memory_of_each_model(hub: Hub) -> None:
+    # The parent in between ends: what is of a session is of it, also without a parent there.
+    spawns = """
+if os.fork() == 0:
+    if os.fork() == 0:
+        x = bytearray(50_000_000)
+        signal.pause()
+    os._exit(0)
+os.wait()
+"""
     hub.run(says("tree", spawns, default="true"), sleeper("idle"), sleeper("small", default="true"))
     wait_until(lambda: hub.client.get("/hub/status")["models"][0]["memory_bytes"] > 50_000_000)
     status = hub.client.get("/hub/status")
@@ -329,6 +377,16 @@ def test_the_status_says_when_a_model_will_be_started_again_and_where_its_runs_b
     assert (model["log_begin"], model["previous_log_begin"], model["previous_started_at"]) == (10, 0, first)
     hub.manager.stop_model("a")
     assert hub.client.get("/hub/status")["models"][0]["restart_at"] is None
+
+
+def test_where_runs_began_in_another_log_is_forgotten(hub: Hub) -> None:
+    hub.run(says("a", "print(1)", default="true"))
+    hub.manager.restart_model("a")
+    assert hub.client.get("/hub/status")["models"][0]["previous_log_begin"] == 0
+    hub.config.write_text(hub.config.read_text().replace("log_path: logs", "log_path: others"))
+    hub.manager.reload()
+    (model,) = hub.client.get("/hub/status")["models"]
+    assert (model["log_begin"], model["previous_log_begin"], model["previous_started_at"]) == (0, None, None)
 
 
 # Reset.
@@ -372,7 +430,6 @@ def lines_of(hub: Hub, query: str = "") -> bytes:
 
 def test_a_log_is_told_byte_for_byte_its_last_lines_first_of_all(hub: Hub) -> None:
     hub.run(sleeper("a"))
-    hub.log_of("a").parent.mkdir()
     rows = [b"%d\xff\0\r\n" % number for number in range(150)]
     hub.log_of("a").write_bytes(b"".join(rows))
     assert lines_of(hub) == b"".join(rows[-100:])
@@ -475,10 +532,15 @@ def test_a_wrong_method_is_refused_with_the_right_one_and_head_does_not_hang(hub
         assert (status, headers["allow"]) == (405, "GET")
 
 
+def test_a_host_header_that_is_none_is_no_failure_of_the_hub(hub: Hub) -> None:
+    status, _, body = hub.ask("GET", "/nothing", {"Host": "[::1"})
+    assert (status, json.loads(body)["error"]["code"]) == (404, "not_found")
+
+
 def test_a_model_that_cannot_be_started_is_no_failure_of_the_hub(hub: Hub) -> None:
     hub.run("{name: a, command: [/no/such/program]}")
     status, _, body = hub.ask("POST", "/hub/models/a/start")
-    assert (status, json.loads(body)["error"]["code"]) == (422, "launch_failed")
+    assert (status, json.loads(body)["error"]["code"]) == (409, "launch_failed")
     assert "/no/such/program" in body.decode()
 
 
@@ -543,9 +605,15 @@ def control(port: int, **keys: str) -> str:
 
 
 def over_tcp(
-    port: int, path: str = "/health", *, token: str | None = None, host: str | None = None, method: str = "GET"
+    port: int,
+    path: str = "/health",
+    *,
+    token: str | None = None,
+    host: str | None = None,
+    method: str = "GET",
+    scheme: str = "Bearer",
 ) -> tuple[int, dict[str, str], Any]:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    headers = {} if token is None else {"Authorization": f"{scheme} {token}"}
     with contextlib.closing(HTTPConnection(LOOPBACK, port, timeout=20)) as connection:
         connection.request(method, path, headers=headers | ({} if host is None else {"Host": host}))
         response = connection.getresponse()
@@ -592,6 +660,7 @@ def test_who_has_not_the_token_learns_nothing(port: int, token: str, path: str) 
         assert headers["www-authenticate"].startswith("Bearer")
         assert body["error"]["code"] == "unauthorized"
         assert token not in str(body)
+    assert over_tcp(port, path, token=token, scheme="Basic")[0] == 401
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:1", "[::1", ""])
@@ -655,16 +724,16 @@ def test_a_reload_that_fails_for_another_reason_leaves_no_listener(
 ) -> None:
     other = free_port()
     hub.write(sleeper("b"), top=control(other))
-    seen: list[bool] = []
+    seen: list[int] = []
 
     def refuse(_settings: object) -> None:
-        seen.append(listens(other))
+        seen.append(over_tcp(other, token=token)[0])
         raise HubError("no port is free")
 
     monkeypatch.setattr(hub.manager._supervisor, "reserve_ports", refuse)
     with pytest.raises(HubError, match="no port is free"):
         hub.manager.reload()
-    assert seen == [True]
+    assert seen == [200]
     assert not listens(other)
     assert over_tcp(port, token=token)[0] == 200
 

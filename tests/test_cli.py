@@ -172,7 +172,7 @@ def test_a_line_is_completed_with_tab_and_a_slip_in_it_is_no_error_there(line: s
 def test_a_good_file_is_ok(mlxhub: Mlxhub, tmp_path: Path) -> None:
     (tmp_path / "hub.yaml").write_text("models: [{name: a, command: [x]}]\n")
     done = mlxhub("check")
-    assert (done.returncode, done.stdout) == (0, "hub.yaml: ok (1 models; sinks: loguru)\n")
+    assert (done.returncode, done.stdout) == (0, "hub.yaml: ok (1 model; sinks: loguru)\n")
 
 
 def test_every_mistake_is_told_with_its_place_and_exit_code_2(mlxhub: Mlxhub, tmp_path: Path) -> None:
@@ -188,6 +188,15 @@ def test_every_mistake_is_told_with_its_place_and_exit_code_2(mlxhub: Mlxhub, tm
             "hub.yaml:3:6:",
             "hub.yaml:3:17:",
         ]
+
+
+def test_check_warns_of_what_models_lack_here(mlxhub: Mlxhub, tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text("models:\n  - {name: a, command: [gone]}\n  - {name: b, model_path: ./typo}\n")
+    done = mlxhub("check")
+    assert (done.returncode, done.stdout) == (0, "hub.yaml: ok (2 models; sinks: loguru)\n")
+    first, second = done.stderr.splitlines()
+    assert first.startswith("warning: hub.yaml:2:5: models[0]: command: no program 'gone' on the PATH; install it")
+    assert second.startswith(f"warning: hub.yaml:3:5: models[1]: model_path: {tmp_path}/typo is not there; name")
 
 
 def test_a_missing_file_says_how_to_name_another(mlxhub: Mlxhub) -> None:
@@ -207,7 +216,7 @@ def test_another_file_may_be_named_with_or_without_the_option(mlxhub: Mlxhub, tm
     (tmp_path / "other.yaml").write_text("models: [{name: a, command: [x]}]\n")
     (tmp_path / "hub.yaml").write_text("models: wrong\n")
     done = mlxhub("check", *arguments.split(), env={"MLXHUB_CONFIG": "hub.yaml"})
-    assert (done.returncode, done.stdout) == (0, "other.yaml: ok (1 models; sinks: loguru)\n")
+    assert (done.returncode, done.stdout) == (0, "other.yaml: ok (1 model; sinks: loguru)\n")
 
 
 def test_keys_of_the_seeds_hub_are_one_warning_each(mlxhub: Mlxhub, tmp_path: Path) -> None:

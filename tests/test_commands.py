@@ -109,7 +109,7 @@ def test_stop_waits_for_a_model_that_takes_its_time_and_ctrl_c_ends_only_the_wai
     wait_until(lambda: ControlClient("hub.yaml").get("/hub/status")["models"][0]["state"] == "stopping")
     assert stopping.poll() is None
     stopping.send_signal(signal.SIGINT)
-    assert stopping.communicate(timeout=10) == ("", "\n")
+    assert stopping.communicate(timeout=10) == ("", "not waiting any more; the hub goes on stopping\n\n")
     assert stopping.returncode == 130
     assert hub.poll() is None
 

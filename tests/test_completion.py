@@ -62,13 +62,15 @@ def completed(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("res", ["restart-model"]),
+        ("res", ["restart-model", "reset"]),
         ("sinks d", ["describe"]),
         ("status qwen", ["qwen3-4b", "qwen3-30b"]),
         ("start-model ", ["qwen3-4b", "qwen3-30b", "other"]),
         ("stop-model qwen3-4b q", ["qwen3-30b"]),
         ("restart-model oth", ["other"]),
+        ("logs -f oth", ["other"]),
         ("logs rotate oth", ["other"]),
+        ("explain oth", ["other"]),
         ("sinks test ", ["statsd/eu", "prometheus"]),
         ("sinks describe l", ["loguru"]),
         ("sinks export prom", ["prometheus"]),
@@ -78,7 +80,7 @@ def completed(line: str) -> list[str]:
     ],
 )
 def test_commands_options_and_names_are_completed(line: str, expected: list[str]) -> None:
-    assert [word for word in completed(line) if not word.startswith("reset")] == expected
+    assert completed(line) == expected
 
 
 def test_the_names_are_those_of_the_hub_yaml_that_the_line_or_the_environment_names(

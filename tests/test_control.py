@@ -404,7 +404,7 @@ def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: C
         (
             "/hub/reload?dry_run=true",
             200,
-            {"start": [{"name": "a", "reason": "new"}], "stop": [], "restart": [], "unchanged": []},
+            {"start": [{"name": "a", "reason": "new"}], "stop": [], "restart": [], "unchanged": [], "warnings": []},
         ),
         ("/hub/shutdown", 202, {"status": "stopping"}),
     ],
@@ -544,6 +544,18 @@ def test_a_command_that_asks_imports_nothing_that_takes_long() -> None:
     assert not heavy & set(done.stdout.split())
 
 
+def test_a_hub_that_ends_late_leaves_the_socket_of_the_next_one_alone(
+    config: Path, place: Place, serve: Callable[[Hub], Serving]
+) -> None:
+    before = serve(Hub(config))
+    place.socket.unlink()
+    with socket.socket(socket.AF_UNIX) as next_one:
+        next_one.bind(str(place.socket))
+        before.close()
+        assert place.socket.is_socket()
+    place.socket.unlink()
+
+
 @pytest.mark.parametrize(
     "request_",
     [b"", b"GET /hub/st", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /hub/status HTTP/1.1\r\nHost: x\r\n\r\n"],
@@ -571,7 +583,7 @@ def test_clients_that_never_go_do_not_keep_a_hub_from_its_end(
 def test_who_asks_where_no_hub_runs_is_told_how_to_start_one(config: Path) -> None:
     with pytest.raises(HubNotRunningError) as caught:
         ControlClient(config).get("/health")
-    assert str(caught.value) == f"no hub runs for {config.resolve()}; start one with `mlxhub start`"
+    assert str(caught.value) == f"no hub runs for {config.resolve()}; start one with `mlxhub start -c {config}`"
     assert caught.value.exit_code == 3
 
 

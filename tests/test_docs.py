@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from mlxhub_core import errors, events
 from mlxhub_core.cli import cli
 from mlxhub_core.cli.demo import HUB_YAML
+from mlxhub_core.control.operations import COMMON, OPERATIONS
 from mlxhub_core.discovery import PACKAGES
 from mlxhub_core.fanout import Fanout
 from mlxhub_core.hooks import hooks_of
@@ -42,6 +43,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HUB_YAML_DOC = (ROOT / "docs" / "hub-yaml.md").read_text(encoding="utf-8")
 SINK_DOC = (ROOT / "docs" / "writing-a-sink.md").read_text(encoding="utf-8")
+API_DOC = (ROOT / "docs" / "control-api.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
@@ -118,6 +120,16 @@ def test_every_reason_is_documented(reason: str) -> None:
     assert f"`{reason}`" in SINK_DOC
 
 
+def test_every_question_of_the_control_api_is_documented_with_its_parameters_and_what_may_go_wrong() -> None:
+    rows = {line.split("`")[1]: line for line in API_DOC.splitlines() if line.startswith("| `")}
+    assert [row for row in rows if row.startswith(("GET", "POST"))] == [each.route for each in OPERATIONS]
+    for operation in OPERATIONS:
+        for parameter in operation.parameters:
+            assert f"`{parameter.name}`" in rows[operation.route] or f"`{parameter.name}=" in rows[operation.route]
+    statuses = {int(status) for status in re.findall(r"^\| (\d{3}) \|", API_DOC, re.MULTILINE)}
+    assert statuses == {405, *COMMON, *(status for operation in OPERATIONS for status in operation.errors)}
+
+
 @pytest.mark.parametrize("command", sorted(cli.list_commands(None)))  # type: ignore[arg-type]
 def test_every_command_is_in_the_readme(command: str) -> None:
     assert f"| `mlxhub {command}` |" in README
@@ -178,8 +190,9 @@ def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:
     )
     (program,) = blocks(README, "python")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    # Two threads print, so that their words may mix.
-    assert "() () {'b': LaunchError" in done.stdout
+    # Two threads print, so that what one prints may stand between two words of the other.
+    assert done.stdout.count("()") == 2
+    assert "{'b': LaunchError" in done.stdout
     assert "b died with None; see" in done.stdout
 
 

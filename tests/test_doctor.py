@@ -390,6 +390,17 @@ def test_of_a_hub_that_runs_it_tells_ports_and_sinks_as_they_are() -> None:
         again.wait(40)
 
 
+def test_models_of_a_hub_that_runs_that_are_not_well_are_told() -> None:
+    written("models: [{name: bad, default: true, restart: never, health: false, command: [sh, -c, exit 3]}]\n")
+    assert subprocess.run([MLXHUB, "start"], capture_output=True, check=False).returncode == 1
+    try:
+        code, lines = doctor()
+        assert code == 0
+        assert "warn hub bad is failed; `mlxhub explain bad` says why, and what to do" in lines
+    finally:
+        subprocess.run([MLXHUB, "stop"], capture_output=True, check=True)
+
+
 def _ready(client: ControlClient) -> bool:
     try:
         return [model["state"] for model in client.get("/hub/status")["models"]] == ["ready"]

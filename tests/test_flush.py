@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from mlxhub_core import HubEvent, HubModelContext, Sink, SinkError, runner
+from mlxhub_core import (
+    DeliveryDelayedError,
+    DeliveryRefusedError,
+    HubEvent,
+    HubModelContext,
+    Sink,
+    SinkError,
+    runner,
+)
 from mlxhub_core.runner import SinkRunner
 from mlxhub_core.settings import DeliverySettings
 from mlxhub_core.testing import wait_until
@@ -112,6 +121,68 @@ def test_while_a_flush_fails_nothing_counts_as_delivered_and_at_the_end_it_is_to
     tell(acme, 2)
     assert (acme.stats().delivered, acme.stats().queue_length) == (0, 1)
     assert close(acme) == 2
+
+
+class Judged(Batches):
+    """A sink whose server refuses, or asks for time, as often as told."""
+
+    def __init__(self, *answers: Exception) -> None:
+        super().__init__()
+        self.answers = list(answers)
+        self.tried: list[float] = []
+
+    def flush(self) -> None:
+        self.tried.append(time.monotonic())
+        if self.answers:
+            raise self.answers.pop(0)
+        super().flush()
+
+
+def test_what_is_refused_counts_as_failed_and_is_not_tried_again(run: Run) -> None:
+    sink = Judged(DeliveryRefusedError("no such page"))
+    acme = run(sink)
+    tell(acme, 1)
+    wait_until(lambda: acme.stats().failed == 1)
+    sink.batch = []
+    tell(acme, 2)
+    wait_until(lambda: acme.stats().delivered == 1)
+    assert (acme.stats().failed, acme.stats().retried, len(sink.tried)) == (1, 0, 2)
+    assert acme.stats().last_error == "flush: DeliveryRefusedError: no such page"
+
+
+def test_each_further_call_is_counted(run: Run) -> None:
+    sink = Judged(OSError("away"), OSError("away"))
+    acme = run(sink)
+    tell(acme, 1)
+    wait_until(lambda: acme.stats().delivered == 1)
+    assert (acme.stats().failed, acme.stats().retried) == (0, 2)
+
+
+def test_a_server_that_asks_for_time_gets_it_but_not_more_than_the_longest_pause(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "BACKOFF", (0.001, 0.1))
+    sink = Judged(DeliveryDelayedError("not now", 0.05), DeliveryDelayedError("not today", 86400))
+    acme = run(sink)
+    tell(acme, 1)
+    wait_until(lambda: acme.stats().delivered == 1)
+    first, second, third = sink.tried
+    assert second - first >= 0.05
+    assert third - second >= 0.1
+
+
+def test_an_open_that_is_refused_is_tried_again_all_the_same(run: Run) -> None:
+    class Shy(Batches):
+        left = 2
+
+        def open(self) -> None:
+            self.left -= 1
+            if self.left:
+                raise DeliveryRefusedError("who are you?")
+
+    acme = run(Shy())
+    wait_until(lambda: acme.stats().open)
+    assert acme.stats().retried == 1
 
 
 def test_what_is_in_hand_when_it_is_closed_is_flushed(run: Run) -> None:

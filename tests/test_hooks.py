@@ -10,8 +10,8 @@ from unittest.mock import Mock
 import pytest
 
 from mlxhub_core import HubError, HubEvent, HubModelContext, HubObservabilitySink, Sink
-from mlxhub_core.hooks import hooks_of
-from mlxhub_core.hookspecs import HOOKS
+from mlxhub_core.hooks import deprecations_of, hooks_of
+from mlxhub_core.hookspecs import DEPRECATED, HOOKS
 
 CTX = HubModelContext("qwen3-4b", "chat", "/logs/qwen3-4b.log")
 EVENT = HubEvent(seq=1, id="id-1", time=1000.0)
@@ -307,3 +307,34 @@ def test_a_misspelt_hook_that_the_object_keeps_itself_is_refused_too() -> None:
     sink.model_start = none_at_all  # type: ignore[attr-defined]
     with pytest.raises(HubError, match=r"OfBase\.model_start is not a hook"):
         hooks_of(sink)
+
+
+# What will be gone.
+
+
+@pytest.fixture
+def deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEPRECATED, "model_gave_up", "use model_failed")
+    monkeypatch.setitem(DEPRECATED, "model_failed.exit_code", "use event.end")
+
+
+@pytest.mark.usefixtures("deprecated")
+def test_who_uses_what_is_deprecated_is_told_what_to_use_instead() -> None:
+    sink = acme(model_failed=lambda self, ctx, *, exit_code: None, model_gave_up=lambda self, ctx: None)
+    assert list(deprecations_of(sink)) == [
+        "Acme.model_gave_up is deprecated: use model_failed",
+        "Acme.model_failed asks for 'exit_code', which is deprecated: use event.end",
+    ]
+    assert set(hooks_of(sink)) == {"model_failed", "model_gave_up"}, "it works all the same"
+
+
+@pytest.mark.usefixtures("deprecated")
+@pytest.mark.parametrize("sink", [acme(model_failed=none_at_all), acme(model_failed=lambda self, **all_: None), Sink()])
+def test_who_does_not_use_it_is_told_nothing(sink: object) -> None:
+    assert list(deprecations_of(sink)) == []
+
+
+def test_what_is_deprecated_are_hooks_and_their_arguments() -> None:
+    for key in DEPRECATED:
+        hook, _, argument = key.partition(".")
+        assert not argument or argument in HOOKS[hook]

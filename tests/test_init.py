@@ -56,7 +56,7 @@ def test_the_file_that_is_written_is_right_without_a_warning() -> None:
     for arguments in ("init", "check"):
         done = subprocess.run([MLXHUB, arguments], capture_output=True, text=True, timeout=50, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "hub.yaml: ok (1 models; sinks: loguru)\n"
+    assert done.stdout == "hub.yaml: ok (1 model; sinks: loguru)\n"
     assert load_settings("hub.yaml").warnings == ()
 
 
@@ -77,7 +77,7 @@ def test_what_is_commented_out_in_it_is_right_as_well() -> None:
     Path("all.yaml").write_text(examples, encoding="utf-8")
     settings = load_settings("all.yaml")
     assert settings.warnings == ()
-    assert [sink.key for sink in settings.sinks] == ["loguru", "prometheus", "statsd"]
+    assert [sink.key for sink in settings.sinks] == ["loguru", "prometheus", "statsd", "otlp"]
     assert [model.name for model in settings.models] == ["qwen3", "other"]
     assert settings.models[0].memory.required == 2_000_000_000
     assert list(settings.groups) == ["big"]

@@ -515,6 +515,17 @@ def test_a_working_directory_in_the_home_directory_is_found(tmp_path: Path) -> N
 # The environment.
 
 
+def test_where_the_hub_sends_its_telemetry_is_not_handed_on_but_a_model_may_have_its_own(tmp_path: Path) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "key=s3cret", "OTEL_SERVICE_NAME": "hub", "HOTEL_": "kept"}
+    env = prepared(
+        tmp_path, command=["sh"], environ={"PATH": os.defpath, **environ}, env={"OTEL_SERVICE_NAME": "m"}
+    ).env
+    assert {name: value for name, value in env.items() if "OTEL_" in name} == {
+        "OTEL_SERVICE_NAME": "m",
+        "HOTEL_": "kept",
+    }
+
+
 def test_the_environment_is_the_hubs_with_the_models_on_top(tmp_path: Path) -> None:
     environ = {"LANG": "C", "THREADS": "1"}
     env = prepared(tmp_path, environ=environ, command=["/bin/sh"], env={"THREADS": 4}).env

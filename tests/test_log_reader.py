@@ -100,6 +100,21 @@ def test_a_compressed_file_that_is_broken_is_told_as_far_as_it_goes(files: Files
     assert read(files.path) == b"one\nthree\n"
 
 
+def test_a_name_that_is_missing_while_the_log_is_rotated_hides_nothing_and_a_file_met_twice_is_told_once(
+    files: Files,
+) -> None:
+    files.make(b"1\n", b"2\n", b"3\n", b"4\n")
+    Path(f"{files.path}.1").unlink()
+    Path(f"{files.path}.4").hardlink_to(f"{files.path}.3")
+    assert read(files.path) == b"1\n2\n4\n"
+
+
+def test_of_very_many_rotated_files_only_the_newest_are_opened(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlxhub_core.log_reader.DEPTH", 2)
+    files.make(b"1\n", b"2\n", b"3\n", b"4\n")
+    assert read(files.path) == b"2\n3\n4\n"
+
+
 # Since a run began.
 
 
@@ -190,6 +205,18 @@ def test_a_follower_goes_on_through_rotations_also_several_between_two_looks(fil
                 if number < rotations:
                     log.rotate()
             assert rest(reader) == sent
+
+
+def test_files_that_were_written_within_one_tick_of_the_clock_are_told_apart(files: Files, log: Log) -> None:
+    with LogReader(files.path) as reader:
+        for line in (b"a\n", b"b\n", b"c\n"):
+            write(log, line)
+            files.written_at(files.path, files.hour(1))
+            if line == b"a\n":
+                assert rest(reader) == line
+            if line != b"c\n":
+                log.rotate()
+        assert rest(reader) == b"b\nc\n"
 
 
 def test_what_was_written_before_a_rotation_and_not_read_yet_is_not_lost(files: Files, log: Log) -> None:

@@ -105,6 +105,10 @@ def test_each_obeys_the_rules_of_prometheus(metric: Metric) -> None:
     assert (metric.unit == "") is (metric.kind is Kind.INFO)
 
 
+def test_only_gauges_are_said_to_add_up() -> None:
+    assert {metric.kind for metric in CATALOGUE if metric.additive} == {Kind.GAUGE}
+
+
 def test_no_two_have_one_name_in_any_protocol() -> None:
     for name_of in (prometheus_name, otlp_name):
         assert len({name_of(metric) for metric in CATALOGUE}) == len(CATALOGUE)

@@ -14,6 +14,8 @@ import pytest
 
 from mlxhub_core import ConfigError, LoggingHubObservabilitySink, Problem, discovery
 from mlxhub_core.discovery import scan
+from mlxhub_core.hookspecs import DEPRECATED
+from mlxhub_core.manager import HubManager
 from mlxhub_core.selection import Selected, Selection, select
 from mlxhub_core.settings import load_settings
 
@@ -553,3 +555,60 @@ def test_a_sink_that_runs_and_now_is_wrong_is_told_and_goes_only_if_it_is_not_re
     selection = select_from("acme: {port: x, delivery: {required: false}}", running)
     assert selection.sinks == running[:1], "Loguru's"
     assert [warning.path for warning in selection.warnings] == ["sinks.acme.port"]
+
+
+# What a later hub will not have, and what an older one does not.
+
+
+def test_a_sink_of_a_later_api_is_refused_with_one_sentence_before_anything_else_of_it(
+    site: Path, choose: Choose
+) -> None:
+    acme(
+        site,
+        "class AcmeSink:\n    sink_api = 2\n    def __init__(self, *untyped): ...\n    def model_slept(self): ...\n",
+    )
+    assert problem(choose, "acme: {host: h}") == (
+        "hub.yaml:3:3: sinks.acme: acme-sinks 1.0: AcmeSink needs sink API 2, and this hub has 1; upgrade mlxhub-core"
+    )
+
+
+def test_one_that_only_the_object_can_tell_is_asked_of_the_object(site: Path, choose: Choose) -> None:
+    acme(
+        site,
+        """
+        class AcmeSink:
+            @property
+            def sink_api(self): return 3
+            def model_failed(self): ...
+        """,
+    )
+    assert "needs sink API 3, and this hub has 1" in problem(choose, "acme:")
+
+
+def test_what_a_sink_uses_that_is_deprecated_is_told_with_the_sink_and_its_place_and_the_sink_is_on(
+    site: Path, select_from: SelectFrom, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(DEPRECATED, "model_failed.exit_code", "use event.end")
+    acme(site, "class AcmeSink:\n    def model_failed(self, ctx, exit_code): ...\n")
+    words = (
+        "hub.yaml:4:3: sinks.acme: acme-sinks 1.0: AcmeSink.model_failed asks for 'exit_code', which is deprecated: "
+        "use event.end; tell its author"
+    )
+    selection = select_from("loguru: off\nacme:")
+    assert [str(each) for each in selection.deprecations] == [words]
+    assert [each.key for each in selection.sinks] == ["acme"]
+    again = select_from("loguru: off\nacme:", selection.sinks)
+    assert again == selection, "one that runs already is told of again"
+    with HubManager(tmp_path / "hub.yaml") as hub:
+        assert hub.plan().warnings == (words,)
+
+
+def test_a_plan_tells_every_warning_there_is(site: Path, tmp_path: Path) -> None:
+    acme(site, "raise OSError")
+    (tmp_path / "hub.yaml").write_text(
+        "models: [{name: m, command: [x]}]\nhost: 0.0.0.0\nsinks:\n  acme: {delivery: {required: false}}\n"
+    )
+    with HubManager(tmp_path / "hub.yaml") as hub:
+        unsafe, missing = hub.plan().warnings
+    assert unsafe.startswith("hub.yaml:2:1: host")
+    assert missing.startswith("hub.yaml:4:3: sinks.acme: acme-sinks 1.0 cannot be imported: OSError")

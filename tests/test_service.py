@@ -6,6 +6,7 @@ import os
 import plistlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -139,9 +140,20 @@ def test_launchd_gets_a_property_list_with_the_very_words(home: Path, name: str)
     config = home / name / "hub.yaml"
     config.write_text(HUB_YAML)
     read = plistlib.loads(mlxhub("service", "print", "--launchd", str(config)).stdout.encode())
-    assert read["ProgramArguments"][1:] == ["-P", "-m", "mlxhub_core", "start", "--foreground", "--config", str(config)]
+    log = str(config.parent / "logs" / "_hub.log")
+    assert read["ProgramArguments"][1:] == [
+        "-P",
+        "-m",
+        "mlxhub_core",
+        "start",
+        "--foreground",
+        "--log-file",
+        log,
+        "--config",
+        str(config),
+    ]
     assert Path(read["ProgramArguments"][0]).samefile(sys.executable)
-    assert read["StandardErrorPath"] == str(config.parent / "logs" / "_hub.log")
+    assert read["StandardErrorPath"] == log
 
 
 def test_models_survive_a_crash_of_the_hub_under_both() -> None:
@@ -242,6 +254,27 @@ def test_a_hub_that_runs_leaves_its_models_to_the_service(home: Path, systemctl:
     hub.stderr.close()
     assert mlxhub("reload").returncode == 0  # so that the new one has read hub.yaml
     assert ControlClient("hub.yaml").get("/hub/status")["models"][0]["pid"] == before
+
+
+def test_the_signal_of_a_restart_by_systemd_ends_the_hub_and_keeps_its_models() -> None:
+    def hub() -> tuple[subprocess.Popen[str], int]:
+        process = subprocess.Popen([MLXHUB, "start", "--foreground"], stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        while "Ctrl-C stops everything" not in process.stderr.readline():
+            pass
+        return process, ControlClient("hub.yaml").get("/hub/status")["models"][0]["pid"]
+
+    (number,) = (line.partition("=")[2] for line in unit() if line.startswith("RestartKillSignal="))
+    first, model = hub()
+    first.send_signal(signal.Signals[number])
+    assert first.wait(20) == 0
+    second, after = hub()
+    assert after == model
+    second.terminate()
+    assert second.wait(20) == 0
+    for process in (first, second):
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 @linux

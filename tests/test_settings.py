@@ -428,7 +428,7 @@ def test_a_key_that_must_be_given_is_missed_also_with_nothing_after_it(load: Loa
 def test_an_empty_file_comes_with_the_way_to_a_first_one(load: Load, text: str) -> None:
     line = problem(load, text)
     assert line.startswith("hub.yaml")
-    assert line.endswith(": is empty; `mlxhub demo` writes one to start from")
+    assert line.endswith(": is empty; `mlxhub init OTHER.yaml` writes one to start from")
 
 
 @pytest.mark.parametrize("text", ["- a\n", "hello\n", "7\n", "no\n", "[]\n", "''\n"], ids=repr)

@@ -251,6 +251,12 @@ def test_trouble_is_shown_in_plain_words_whatever_a_sink_says_of_it(serve: Calla
     assert " ".join(ill.split()) == r"statsd/eu no 16/64 30 4 7 3 13s - open: OSError: [red]no[/] \x1b[2J \ud800"
 
 
+@pytest.mark.parametrize(("retried", "words"), [(1, "(tried again once)"), (7, "(tried again 7 times)")])
+def test_a_sink_that_had_to_try_again_says_how_often(serve: Callable[..., None], retried: int, words: str) -> None:
+    serve(replace(WELL, last_error="flush: OSError: away", retried=retried))
+    assert " ".join(mlxhub("sinks", "status").stdout.split()).endswith(f"flush: OSError: away {words}")
+
+
 def test_an_error_too_long_for_the_line_is_folded_and_not_cut(
     serve: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

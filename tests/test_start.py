@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
-from mlxhub_core.cli.progress import _Wait
+from mlxhub_core.cli.models import restart_model
+from mlxhub_core.cli.progress import SILENT, _Wait, until_ready
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import HubNotRunningError
 from mlxhub_core.testing import FAKE_SERVER, wait_until
@@ -43,7 +47,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield path
     for config in path.glob("*.yaml"):
         mlxhub("stop", "-c", str(config))
-    shutil.rmtree(path)
+    shutil.rmtree(path, ignore_errors=True)  # the hub may be about to remove its socket
 
 
 @pytest.fixture
@@ -235,6 +239,26 @@ def test_what_is_said_of_another_hub_yaml_names_it(write: Write) -> None:
     assert done.stdout.endswith("no model has `default: true`; start one with `mlxhub start-model -c other.yaml a`\n")
 
 
+def test_what_is_said_of_a_failure_names_the_same_hub(write: Write) -> None:
+    write("other.yaml", log_path="elsewhere", bad={"command": ["no-such-program"]})
+    assert mlxhub("start", "-c", "other.yaml").stderr.endswith("`mlxhub explain -c other.yaml bad` says more\n")
+    assert mlxhub("status", "-c", "other.yaml").stdout.endswith("`mlxhub explain -c other.yaml bad` says more\n")
+
+
+def test_a_hub_that_runs_and_cannot_be_asked_is_told_so(
+    home: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(a={"command": SERVER, "default": False})
+    socket = ControlClient("hub.yaml").socket
+    socket.parent.mkdir(parents=True, mode=0o700)
+    socket.mkdir()  # so that there can be none
+    done = mlxhub("start")
+    assert done.returncode == 1
+    assert re.match(r"the hub runs \(pid (\d+)\), but cannot be asked; it said in ", done.stderr)
+    assert "the hub runs, but no command can ask it" in done.stderr
+    os.kill(int(done.stderr.split("pid ")[1].partition(")")[0]), signal.SIGTERM)
+
+
 def test_what_lies_in_the_current_directory_is_no_module_of_the_hub(home: Path, write: Write) -> None:
     write(a={"command": SERVER})
     (home / "loguru.py").write_text("raise SystemExit('imported')")
@@ -284,13 +308,74 @@ def status(state: str, failed_at: float | None = None, **more: Any) -> dict[str,
         ([status("stopped", reason="operator")], []),  # somebody has stopped it meanwhile
         ([status("ready"), status("backoff", 110.0)], []),  # it was ready, while others were waited for
         ([status("starting")], None),
-        ([], None),
+        ([status("starting", 90.0)], None),  # it failed before that
+        ([], []),  # a reload has removed it meanwhile
     ],
 )
 def test_a_model_is_waited_for_until_it_is_ready_or_has_failed(
     pictures: list[dict[str, Any]], ready: list[str] | None
 ) -> None:
-    wait = _Wait(["a"], since=100.0)
+    wait = _Wait(["a"], since=100.0, option="")
     waits = [wait.look([picture]) for picture in pictures] or [wait.look([])]
     assert waits[-1] is (ready is None)
     assert wait.ready == (ready or [])
+
+
+def test_a_model_that_becomes_ready_without_an_event_is_not_waited_for_in_vain() -> None:
+    class Hub:
+        """One that tells no event, as of a model that was ready before it was found."""
+
+        def __init__(self) -> None:
+            self.waits: list[float | None] = []
+
+        def events(self, since: float) -> Any:
+            return self
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait(self, timeout: float | None) -> list[Any]:
+            self.waits.append(timeout)
+            return []
+
+        def get(self, _path: str) -> Any:
+            state = "ready" if self.waits else "starting"
+            times = {"started_at": 1.0, "ready_at": 2.0}
+            return {"models": [{"name": "a", "state": state, "last_failure": None, "reason": None, **times}]}
+
+    hub: Any = Hub()
+    assert until_ready(hub, ["a"], 0.0, None, "") == ["a"]
+    assert hub.waits == [SILENT], "not for ever"
+
+
+def test_what_the_process_before_a_restart_failed_in_is_no_failure_of_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moments: list[float] = []
+
+    def post(*_: Any, **__: Any) -> list[str]:
+        moments.append(time.time())
+        return ["a"]
+
+    def wait(_client: Any, done: list[str], _since: float, _timeout: Any, _option: str, failures: float) -> list[str]:
+        moments.append(failures)
+        return done
+
+    monkeypatch.setattr("mlxhub_core.cli.models.post_for_each", post)
+    monkeypatch.setattr("mlxhub_core.cli.progress.until_ready", wait)
+    assert CliRunner().invoke(restart_model, ["a", "--wait"], catch_exceptions=False).exit_code == 0
+    posted, since = moments
+    assert since >= posted
+
+
+def test_a_failure_before_the_restart_does_not_count_and_one_after_it_does() -> None:
+    model = {"name": "a", "state": "starting", "started_at": 9.0, "ready_at": None, "reason": None}
+    wait = _Wait(["a"], since=1.0, option="", failures_since=5.0)
+    assert wait.look([{**model, "last_failure": {"time": 4.0}}]), "that was the process before"
+    ready = {**model, "state": "ready", "ready_at": 9.5, "last_failure": {"time": 4.0}}
+    assert not wait.look([ready])
+    assert wait.ready == ["a"]
+    assert _Wait(["a"], since=1.0, option="")._judge({**model, "last_failure": {"time": 4.0}}) is False

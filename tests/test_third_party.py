@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import signal
 import subprocess
 import threading
-import venv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "webhook_sink"
+if TYPE_CHECKING:
+    from conftest import Home
+
 TOKEN = "s3cret-of-the-hook"
 
 HUB_YAML = """\
@@ -29,6 +29,13 @@ sinks:
 models:
   - {name: qwen, default: true, restart: never, command: [sh, -c, 'echo it ran; exit 3']}
 """
+
+
+@dataclass(frozen=True)
+class Place:
+    home: Home
+    directory: Path
+
 
 Posted = tuple[Message, dict[str, Any]]
 
@@ -56,24 +63,18 @@ def posted() -> Iterator[tuple[int, queue.SimpleQueue[Posted]]]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory with a virtual environment in it that has the core and the wheel of the example, and nothing of ours."""
-    venv.create(tmp_path / "venv", with_pip=True)
-    pip = [str(tmp_path / "venv" / "bin" / "python"), "-m", "pip", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", "wheels", str(EXAMPLE)], cwd=tmp_path, check=True)
-    (wheel,) = (tmp_path / "wheels").iterdir()
-    assert wheel.name == "mlxhub_webhook_sink-0.1.0-py3-none-any.whl"
-    subprocess.run([*pip, "install", str(ROOT), str(wheel)], cwd=tmp_path, check=True)
-    return tmp_path
+def place(home: Home, tmp_path: Path) -> Place:
+    """An empty directory, and the environment whose commands run in it."""
+    assert "mlxhub_webhook_sink-0.1.0-py3-none-any.whl" in home.wheels
+    return Place(home, tmp_path)
 
 
-def in_place(place: Path, *python: str) -> subprocess.Popen[str]:
+def in_place(place: Place, *python: str) -> subprocess.Popen[str]:
     """Python of the environment, and of nowhere else, started with the token in its environment."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MLXHUB"))}
     return subprocess.Popen(
-        [place / "venv" / "bin" / "python", *python],
-        cwd=place,
-        env={**env, "HOOK_TOKEN": TOKEN},
+        [place.home.bin / "python", *python],
+        cwd=place.directory,
+        env={**place.home.env, "HOOK_TOKEN": TOKEN},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -81,7 +82,7 @@ def in_place(place: Path, *python: str) -> subprocess.Popen[str]:
     )
 
 
-def mlxhub(place: Path, *arguments: str) -> tuple[str, bool]:
+def mlxhub(place: Place, *arguments: str) -> tuple[str, bool]:
     """Run a command to its end: what it printed, and whether the module of the sink was imported meanwhile."""
     process = in_place(place, "-v", "-m", "mlxhub_core", *arguments)
     out, imports = process.communicate(timeout=60)
@@ -92,10 +93,10 @@ def mlxhub(place: Path, *arguments: str) -> tuple[str, bool]:
 @pytest.mark.install
 @pytest.mark.timeout(300)
 def test_a_sink_from_a_package_of_its_own_is_listed_described_and_told_what_happens(
-    place: Path, posted: tuple[int, queue.SimpleQueue[Posted]]
+    place: Place, posted: tuple[int, queue.SimpleQueue[Posted]]
 ) -> None:
     port, arrived = posted
-    (place / "hub.yaml").write_text(HUB_YAML % port)
+    (place.directory / "hub.yaml").write_text(HUB_YAML % port)
 
     out, imported = mlxhub(place, "sinks", "list", "--json")
     (listed,) = [sink for sink in json.loads(out) if sink["type"] == "webhook"]

@@ -27,8 +27,8 @@ WAITS = {
     "for a descriptor": "waits.until_readable(os.pipe()[0])",
     "for a call": "waits.until_done(lambda: os.read(os.pipe()[0], 1))",
     "for a lock": (
-        "file = tempfile.TemporaryFile(); fcntl.flock(file, fcntl.LOCK_EX);"
-        " other = os.open(f'/dev/fd/{file.fileno()}', os.O_RDONLY);"
+        "file = tempfile.NamedTemporaryFile(); fcntl.flock(file, fcntl.LOCK_EX);"
+        " other = os.open(file.name, os.O_RDONLY);"
         " waits.until_done(lambda: fcntl.flock(other, fcntl.LOCK_SH))"
     ),
 }

@@ -281,3 +281,10 @@ def test_a_moment_as_people_write_it(monkeypatch: pytest.MonkeyPatch, text: str,
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(Exception, match="is no moment; write 10m, 1h30m"):
         Since().convert(text, None, None)
+
+
+def test_an_end_that_the_hub_has_brought_about_is_not_somebody_elses() -> None:
+    assert exit_in_words(-15, by_hub=True) == "-15 SIGTERM: asked to end by the hub"
+    assert exit_in_words(-9, by_hub=True) == "-9 SIGKILL: killed by the hub, as it did not end when it was asked to"
+    assert exit_in_words(-11, by_hub=True) == exit_in_words(-11)
+    assert exit_in_words(3, by_hub=True) == exit_in_words(3)

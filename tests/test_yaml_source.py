@@ -583,7 +583,7 @@ def test_a_file_that_is_not_there_is_told_with_its_whole_path_and_the_flag_to_na
     path = tmp_path / "hub.yaml"
     with pytest.raises(ConfigError) as raised:
         Source.read(path)
-    assert str(raised.value) == f"{path}: no such file; name yours with --config FILE"
+    assert str(raised.value) == f"{path}: no such file; `mlxhub init` writes one, --config FILE names yours"
 
 
 def test_a_directory_instead_of_a_file_is_told(tmp_path: Path) -> None:

@@ -81,6 +81,9 @@ class WebhookSink(Sink):
     def model_started(self, ctx: HubModelContext, *, pid: int | None, event: HubEvent) -> None:
         self._send("model_started", event, ctx, pid=pid)
 
+    def model_adopted(self, ctx: HubModelContext, *, pid: int, event: HubEvent) -> None:
+        self._send("model_adopted", event, ctx, pid=pid)
+
     def model_ready(self, ctx: HubModelContext, *, startup_seconds: float, event: HubEvent) -> None:
         self._send("model_ready", event, ctx, startup_seconds=startup_seconds)
 
@@ -102,6 +105,12 @@ class WebhookSink(Sink):
 
     def model_gave_up(self, ctx: HubModelContext, *, failures: int, event: HubEvent) -> None:
         self._send("model_gave_up", event, ctx, failures=failures)
+
+    def model_log_failing(self, ctx: HubModelContext, *, reason: str, event: HubEvent) -> None:
+        self._send("model_log_failing", event, ctx, detail=reason)
+
+    def model_log_recovered(self, ctx: HubModelContext, *, lost_bytes: int, event: HubEvent) -> None:
+        self._send("model_log_recovered", event, ctx, lost_bytes=lost_bytes)
 
     def events_lost(self, *, count: int, event: HubEvent) -> None:
         self._send("events_lost", event, count=count)

@@ -37,6 +37,7 @@ _COMMANDS = {
     "check": "Say what is wrong with a hub.yaml.",
     "schema": "Print the JSON schema of hub.yaml, for editors.",
     "sinks": "See and try the sinks: list, describe, check, test, status.",
+    "new-sink": "Write a package of a sink to start from.",
     "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",
     "doctor": "Look at all that a hub needs, and say what to do.",

@@ -20,13 +20,15 @@ LAST_BYTES = 64 * 1024
 """Of the log of a hub that has ended while it started, so much is looked at."""
 LAST_LINES = 20
 """And so many lines of it are shown."""
+ENDING = 2.0
+"""Seconds that one which cannot be asked any more may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Background:
     """A hub that was started.
 
-    Args:
+    Attributes:
         process: it.
         began: when it was started, in seconds since the epoch.
         log: its own log.
@@ -49,15 +51,20 @@ class Background:
         if not until_readable(self.ready, timeout=timeout):
             return False
         if os.read(self.ready, 1) == b"":
-            raise self.ended()
+            raise self.trouble()
         return True
 
-    def ended(self) -> HubError:
-        """Its end as an error. Waits for it."""
-        code = self.process.wait()
+    def trouble(self) -> HubError:
+        """Why it cannot be asked, with the last lines of its log: it has ended, or is about to, or has no socket."""
+        try:
+            code = self.process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            code, what = None, f"the hub runs (pid {self.process.pid}), but cannot be asked"
+        else:
+            what = f"the hub has ended while it started (exit code {code})"
         lines = read_from(self.log, self.since, LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]
         said = "\n".join(f"  {printable(line)}" for line in lines) or "  (nothing)"
-        error = HubError(f"the hub has ended while it started (exit code {code}); it said in {self.log}:\n{said}")
+        error = HubError(f"{what}; it said in {self.log}:\n{said}")
         error.exit_code = EXIT_USAGE if code == EXIT_USAGE else EXIT_FAILED
         return error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -72,11 +71,6 @@ def config_argument(command: F) -> F:
     return argument(config_option(command))
 
 
-def same_hub(config: Path) -> str:
-    """What to add to another command so that it is about the same hub: nothing, or `` -c other.yaml``."""
-    return "" if config == Path("hub.yaml") else f" -c {shlex.quote(str(config))}"
-
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -113,7 +107,8 @@ def closing(hub: HubManager) -> Iterator[Ending]:
         if keep:
             say("leaving the models to the next hub")
         else:
-            say("stopping the models; Ctrl-C again kills those that take their time")
+            # In the background nobody can press it.
+            say("stopping the models" + ("" if _has_log_file else "; Ctrl-C again kills those that take their time"))
         stopper.join()
 
 

@@ -24,6 +24,7 @@ from mlxhub_core.cli.table import status_table
 from mlxhub_core.errors import HubError
 from mlxhub_core.launch import mlx_is_missing
 from mlxhub_core.manager import HubManager
+from mlxhub_core.metrics.usage import memory_of
 from mlxhub_core.states import ModelStatus
 from mlxhub_core.testing import RecordingSink
 from mlxhub_core.testing.tiny_model import write_tiny_model
@@ -144,10 +145,10 @@ class _Show:
             self._await("model_ready", name, f"waiting until {name} really answers a completion")
         for name in REPLIES:
             self._chat(name)
-        self._console.print(status_table(map(asdict, self._hub.get_status())))
+        self._console.print(_table_of(self._hub))
         self._crash("alpha")
         self._chat("alpha")
-        self._console.print(status_table(map(asdict, self._hub.get_status())))
+        self._console.print(_table_of(self._hub))
 
     def stay(self) -> None:
         """Show the table, as it changes, until Ctrl-C."""
@@ -215,7 +216,13 @@ class _Table:
         self._hub = hub
 
     def __rich__(self) -> Table:
-        return status_table(map(asdict, self._hub.get_status()))
+        return _table_of(self._hub)
+
+
+def _table_of(hub: HubManager) -> Table:
+    models = hub.get_status()
+    memory = memory_of(models)
+    return status_table({**asdict(model), "memory_bytes": memory.get(model.name)} for model in models)
 
 
 def _ask(status: ModelStatus, question: str) -> str:

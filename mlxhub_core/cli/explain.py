@@ -13,12 +13,14 @@ from pathlib import Path
 import click
 
 from mlxhub_core.cli.asking import named
-from mlxhub_core.cli.common import config_option, json_option, printable, same_hub, style
+from mlxhub_core.cli.common import config_option, json_option, printable, style
 from mlxhub_core.cli.rows import COLOURS
 from mlxhub_core.cli.story import Story, story_of, when
 from mlxhub_core.cli.words import Fields, reason_in_words, seconds
 from mlxhub_core.control.client import ControlClient
+from mlxhub_core.events import TROUBLES
 from mlxhub_core.exits import exit_in_words
+from mlxhub_core.place import same_hub
 
 WIDEST = 100
 """Columns into which sentences are put; fewer on a narrower terminal. Lines of logs are left as they are."""
@@ -77,7 +79,9 @@ def _lines(story: Story, now: float, width: int) -> Iterator[str]:
 def _failure(what: str, failure: Fields, now: float, width: int) -> Iterator[str]:
     yield f"{what[0].upper()}{what[1:]}: {when(failure['time'], now)}"
     if failure["exit_code"] is not None:
-        yield _wrapped(exit_in_words(failure["exit_code"]), width, f"  {'exit':<10}")
+        yield _wrapped(
+            exit_in_words(failure["exit_code"], by_hub=failure["reason"] in TROUBLES), width, f"  {'exit':<10}"
+        )
         yield f"  {'ran for':<10}{seconds(failure['uptime_seconds'])}"
     if failure["detail"] or failure["reason"] not in ("crash", "signal"):  # which the exit code says
         yield _wrapped(printable(failure["detail"] or reason_in_words(failure["reason"])), width, f"  {'why':<10}")

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     Happening = int | Ending | ReloadResult | HubError
 
 
+LEAVE = signal.SIGUSR2
+"""Ends the hub and keeps its models, as `mlxhub stop --keep-models` does; for service managers, which send signals."""
+
+
 def serve(config: Path, log_file: Path | None = None, ready: int | None = None) -> None:
     """Run a hub until a signal or somebody who asks for it ends it.
 
@@ -94,7 +98,7 @@ def _control_of(hub: HubManager, happenings: queue.SimpleQueue[Happening], log_f
 def _listen_to_signals() -> queue.SimpleQueue[Happening]:
     """A queue into which the numbers of signals are put as they come."""
     happenings: queue.SimpleQueue[Happening] = queue.SimpleQueue()
-    listen((*END_SIGNALS, signal.SIGHUP), happenings.put)
+    listen((*END_SIGNALS, signal.SIGHUP, LEAVE), happenings.put)
     return happenings
 
 
@@ -111,7 +115,7 @@ def _serve(hub: HubManager, happenings: queue.SimpleQueue[Happening], log_file: 
             say(f"{outcome}\nhub.yaml was not applied; all goes on as before", "red")
         else:
             _show_failed(outcome)
-    return happening if isinstance(happening, Ending) else Ending()
+    return happening if isinstance(happening, Ending) else Ending(keep_models=happening == LEAVE)
 
 
 def _reload(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> ReloadResult | HubError | Ending:
@@ -120,7 +124,7 @@ def _reload(hub: HubManager, happenings: queue.SimpleQueue[Happening]) -> Reload
     again = False
     while isinstance(happening := happenings.get(), int):
         if happening != signal.SIGHUP:
-            return Ending()
+            return Ending(keep_models=happening == LEAVE)
         again = True
     if again:
         happenings.put(signal.SIGHUP)

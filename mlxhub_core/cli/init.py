@@ -31,6 +31,8 @@ sinks:                                # who is told when a model starts, is read
   # statsd:                           # pip install mlxhub-statsd-sink
   #   host: 127.0.0.1
   #   delivery: {{only: [model_failed, model_gave_up]}}
+  # otlp:                             # pip install mlxhub-otlp-sink
+  #   endpoint: http://localhost:4318
 
 # groups:
 #   - {{name: big, max_loaded: 1}}      # only one of them at a time

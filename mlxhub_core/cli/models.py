@@ -12,6 +12,7 @@ import click
 from mlxhub_core.cli.asking import all_done, post_for_each
 from mlxhub_core.cli.common import config_option
 from mlxhub_core.control.client import ControlClient
+from mlxhub_core.place import same_hub
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,7 +55,10 @@ def stop_model(models: tuple[str, ...], config: Path) -> None:
     """Stop models, and wait until they have ended. They stay stopped until somebody starts them.
 
     Ctrl-C ends only the wait. Exit code 1 if one could not be stopped, 3 if no hub runs for this hub.yaml.
-    """
+
+    \b
+      mlxhub stop-model qwen3-4b
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     all_done(post_for_each(ControlClient(config), models, "stop", patient=True), models)
 
 
@@ -66,15 +70,20 @@ def restart_model(models: tuple[str, ...], wait: bool, timeout: float | None, co
     """Stop models, if they run, and start them. Returns when their new processes are there.
 
     Exit code 1 if one could not be started or, with --wait, did not become ready; 3 if no hub runs for this hub.yaml.
-    """
+
+    \b
+      mlxhub restart-model qwen3-4b --wait
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     _start(config, models, "restart", timeout, wait=wait)
 
 
 def _start(config: Path, models: tuple[str, ...], verb: str, timeout: float | None, *, wait: bool) -> None:
     client, began = ControlClient(config), time.time()
     done = post_for_each(client, models, verb, patient=True)
+    # What the process before may have failed in meanwhile is no failure of the new one.
+    started = time.time()
     if wait or timeout is not None:
         from mlxhub_core.cli.progress import until_ready
 
-        done = until_ready(client, done, began, timeout)
+        done = until_ready(client, done, began, timeout, same_hub(config), started)
     all_done(done, models)

@@ -20,28 +20,40 @@ if TYPE_CHECKING:
 
 TAIL = 5
 """Lines that are shown of what a model said before it failed; `mlxhub explain` shows all that are kept."""
+SILENT = 0.5
+"""Seconds without an event after which the hub is asked all the same: a model that was ready before this hub found it is so
+again without one."""
 _UNWELL = (ModelState.UNHEALTHY, ModelState.FAILED, ModelState.STOPPED, ModelState.BACKOFF)
 
 
-def until_ready(client: ControlClient, models: Sequence[str], since: float, timeout: float | None) -> list[str]:
+def until_ready(
+    client: ControlClient,
+    models: Sequence[str],
+    since: float,
+    timeout: float | None,
+    option: str,
+    failures_since: float | None = None,
+) -> list[str]:
     """Wait until each of these models is ready or has failed, and say so of each. Returns those that are ready.
 
     Args:
         client: asks the hub.
         models: their names.
-        since: a failure before that, in seconds since the epoch, does not count.
+        since: when they were asked for, in seconds since the epoch; one that was started before that has run all along.
         timeout: seconds; None: for as long as it takes. That is `startup_timeout`, after which a model is unhealthy.
+        option: what to add to commands so that they are about the same hub.
+        failures_since: a failure before that does not count; default: `since`.
 
     Raises:
         HubNotRunningError: the hub has ended.
         KeyboardInterrupt: at Ctrl-C.
     """
     end = None if timeout is None else time.monotonic() + timeout
-    wait = _Wait(models, since)
+    wait = _Wait(models, since, option, failures_since)
     with client.events(since=time.time()) as events, wait.seen():
         while wait.look(client.get("/hub/status")["models"]):
-            left = None if end is None else max(0.0, end - time.monotonic())
-            if not events.wait(left) and left is not None and time.monotonic() >= (end or 0.0):
+            left = SILENT if end is None else min(SILENT, max(0.0, end - time.monotonic()))
+            if not events.wait(left) and end is not None and time.monotonic() >= end:
                 break
         wait.give_up()
     return wait.ready
@@ -52,12 +64,15 @@ class _Wait:
 
     Args:
         models: their names.
-        since: a failure before that does not count.
+        since: when they were asked for.
+        option: what to add to commands so that they are about the same hub.
     """
 
-    def __init__(self, models: Sequence[str], since: float) -> None:
+    def __init__(self, models: Sequence[str], since: float, option: str, failures_since: float | None = None) -> None:
         self.ready: list[str] = []
         self._since = since
+        self._failures_since = since if failures_since is None else failures_since
+        self._option = option
         self._pending: dict[str, Fields | None] = dict.fromkeys(models)
         self._picture: Picture | None = None
 
@@ -77,18 +92,22 @@ class _Wait:
     def look(self, models: Iterable[Fields]) -> bool:
         """Take note of how they are. Whether any is still to be waited for."""
         known = {model["name"]: model for model in models}
-        for name in [each for each in self.ready if each in known and self._judge(known[each]) is False]:
-            self.ready.remove(name)  # It was, for a moment.
-            self._tell(failure_lines(known[name]), well=False)
-        for name in list(self._pending):
-            self._pending[name] = model = known.get(name)
-            if model is None or (well := self._judge(model)) is None:
-                continue
-            del self._pending[name]
-            if well:
-                self.ready.append(name)
-            self._tell(_ready_line(model, self._since) if well else failure_lines(model), well=well)
+        for name in [*self._pending, *self.ready]:
+            model = known.get(name)
+            well = model is not None and self._judge(model)
+            if name in self._pending:
+                self._pending[name] = model
+            if well is None or (well and name not in self._pending):
+                continue  # As before. One that was ready may have failed meanwhile.
+            self._pending.pop(name, None)
+            self.ready = [*self.ready, name] if well else [each for each in self.ready if each != name]
+            self._tell(self._outcome(name, model, well=well), well=well)
         return bool(self._pending)
+
+    def _outcome(self, name: str, model: Fields | None, *, well: bool) -> list[str]:
+        if model is None:
+            return [f"{name}: is no longer in hub.yaml"]
+        return _ready_line(model, self._since) if well else _failure_lines(model, self._failures_since, self._option)
 
     def give_up(self) -> None:
         """The time is over."""
@@ -101,7 +120,7 @@ class _Wait:
         if model["state"] == ModelState.READY:
             return True
         failure = model["last_failure"]
-        if model["state"] in _UNWELL or (failure and failure["time"] >= self._since):
+        if model["state"] in _UNWELL or (failure and failure["time"] >= self._failures_since):
             return False
         return None
 
@@ -128,13 +147,12 @@ def _ready_line(model: Fields, since: float) -> list[str]:
     return [f"{name}: ready in {ready_at - began:.1f} s"]
 
 
-def failure_lines(model: Fields) -> list[str]:
+def _failure_lines(model: Fields, since: float, option: str) -> list[str]:
     """Why a model is not ready, what it last said, and the next step."""
     name, failure = model["name"], model["last_failure"]
-    lines = [f"{name}: {model['state']}"]
-    if failure is not None:
-        lines = [f"{name}: failed ({failure_in_words(failure)}){what_next(model)}"]
-        lines += [f"  | {printable(line)}" for line in failure["log_tail"][-TAIL:]]
-    elif model["reason"]:
-        lines = [f"{name}: {model['state']}: {reason_in_words(model['reason'])}"]
-    return [*lines, f"  `mlxhub explain {name}` says more"]
+    more = f"  `mlxhub explain{option} {name}` says more"
+    if failure is None or (failure["time"] < since and model["state"] not in (ModelState.BACKOFF, ModelState.FAILED)):
+        why = f": {reason_in_words(model['reason'])}" if model["reason"] else ""
+        return [printable(f"{name}: {model['state']}{why}"), more]
+    tail = [f"  | {printable(line)}" for line in failure["log_tail"][-TAIL:]]
+    return [printable(f"{name}: failed ({failure_in_words(failure)}){what_next(model)}"), *tail, more]

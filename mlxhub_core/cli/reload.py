@@ -22,7 +22,11 @@ def reload(config: Path, dry_run: bool, as_json: bool) -> None:
 
     A hub.yaml with a mistake changes nothing; exit code 2. Exit code 1 if a model could not be started, 3 if no hub
     runs for this hub.yaml.
-    """
+
+    \b
+      mlxhub reload --dry-run
+      mlxhub reload
+    """  # noqa: D301  # click needs the character, to leave the lines as they are
     outcome = ControlClient(config).post(f"/hub/reload?dry_run={str(dry_run).lower()}", patient=True)
     if as_json:
         click.echo(json.dumps(outcome, indent=2))
@@ -35,6 +39,8 @@ def reload(config: Path, dry_run: bool, as_json: bool) -> None:
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
+    for warning in plan.pop("warnings", ()):  # an older hub has none
+        say(f"warning: {warning}", "yellow")
     steps = [(verb, step["name"], step["reason"]) for verb in plan for step in plan[verb]]
     for line in aligned(steps):
         click.echo(line)

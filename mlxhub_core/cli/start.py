@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxhub_core.cli.common import config_option, printable, same_hub, say, shortened, show_warnings, style
+from mlxhub_core.cli.common import config_option, printable, say, shortened, show_warnings, style
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import EXIT_FAILED, HubNotRunningError
+from mlxhub_core.place import same_hub
 
 if TYPE_CHECKING:
     from mlxhub_core.settings import HubSettings
@@ -63,7 +64,7 @@ def _is_running(config: Path) -> bool:
     except HubNotRunningError:
         return False
     click.echo(f"the hub for {shortened(status['config'])} already runs (pid {status['pid']})")
-    show(status["models"])
+    show(status["models"], same_hub(config))
     return True
 
 
@@ -80,16 +81,17 @@ def _start(config: Path, timeout: float | None, *, wait: bool) -> None:
     try:
         applied = hub.until_applied(timeout)
         left = None if end is None else max(0.0, end - time.monotonic())
-        ready = until_ready(client, models, hub.began, left) if wait and applied else models
+        ready = until_ready(client, models, hub.began, left, same_hub(config)) if wait and applied else models
+        if applied:
+            _show_places(client, config, settings, hub.log)
     except KeyboardInterrupt:
         say(f"not waiting any more; the hub goes on: `mlxhub status{same_hub(config)}`")
         raise
     except HubNotRunningError:
-        raise hub.ended() from None
+        raise hub.trouble() from None
     if not applied:
         say(f"hub.yaml is not applied in time; the hub goes on with it; its log is {hub.log}", "red")
         raise SystemExit(EXIT_FAILED)
-    _show_places(client, config, settings, hub.log)
     if len(ready) < len(models):
         raise SystemExit(EXIT_FAILED)
 

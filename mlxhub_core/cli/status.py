@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from mlxhub_core.cli.asking import named
-from mlxhub_core.cli.common import config_option, json_option, style, terminal_width
+from mlxhub_core.cli.common import config_option, json_option, printable, style, terminal_width
 from mlxhub_core.cli.rows import COLOURS, lines_of
 from mlxhub_core.cli.words import state_in_words
 from mlxhub_core.control.client import ControlClient
+from mlxhub_core.place import same_hub
 
 
 @click.command()
@@ -34,16 +35,21 @@ def status(models: tuple[str, ...], config: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(shown, indent=2))
     else:
-        show(shown)
+        show(shown, same_hub(config))
 
 
-def show(models: Sequence[dict[str, Any]]) -> None:
-    """The table of these models, and what there is to say of each that is not well, on standard output."""
+def show(models: Sequence[dict[str, Any]], option: str) -> None:
+    """The table of these models, and what there is to say of each that is not well, on standard output.
+
+    Args:
+        models: their status.
+        option: what to add to commands so that they are about the same hub.
+    """
     lines = lines_of(models, terminal_width(sys.stdout))
     for line, model in zip(lines, [None, *models], strict=True):
         state = model["state"] if model else ""
         # Only after the columns are aligned: a colour has no width.
         click.echo(line.replace(f" {state} ", f" {style(state, COLOURS[state])} ", 1) if state in COLOURS else line)
     for model in models:
-        if said := state_in_words(model):
-            click.echo(f"{model['name']}: {said}")
+        if said := state_in_words(model, option):
+            click.echo(f"{model['name']}: {printable(said)}")

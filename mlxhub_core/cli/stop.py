@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlxhub_core.cli.common import config_option
+from mlxhub_core.cli.common import config_option, say
 from mlxhub_core.control.client import ControlClient
 
 
@@ -25,12 +25,16 @@ def stop(config: Path, keep_models: bool) -> None:
       python -m pip install --upgrade mlxhub-core
       mlxhub start
 
-    Exit code 3 if no hub runs for this hub.yaml.
+    Ctrl-C ends only the wait. Exit code 3 if no hub runs for this hub.yaml.
     """  # noqa: D301  # click needs the character, to leave the lines as they are
     client = ControlClient(config)
     running = [model["name"] for model in client.get("/hub/status")["models"] if model["pid"] is not None]
     client.post(f"/hub/shutdown?keep_models={str(keep_models).lower()}")
-    client.wait_for_its_end()
+    try:
+        client.wait_for_its_end()
+    except KeyboardInterrupt:
+        say("not waiting any more; the hub goes on stopping")
+        raise
     if not keep_models:
         click.echo("stopped")
     elif running:

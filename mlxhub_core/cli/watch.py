@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -19,10 +20,14 @@ from mlxhub_core.cli.events import event_line
 from mlxhub_core.cli.words import state_in_words
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import HubError, HubNotRunningError
+from mlxhub_core.place import same_hub
 from mlxhub_core.waits import until_readable
 
 EVENTS = 200
 """So many of the last events are kept to be shown; no terminal has more lines."""
+
+RETRY = 1.0
+"""Seconds between looks whether a hub that was away is back."""
 
 
 @dataclass(slots=True)
@@ -64,10 +69,10 @@ def watch(interval: float, config: Path) -> None:
     client = ControlClient(config)
     if not config.exists():
         client.get("/hub/status")  # says which file is not there, if no hub has it
-    if sys.stdout is not None and sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         _draw(client, interval)
     else:
-        _print(client, interval)
+        _print(client, interval, same_hub(config))
 
 
 def _draw(client: ControlClient, interval: float) -> None:
@@ -89,13 +94,13 @@ def _leave(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _print(client: ControlClient, interval: float) -> None:
+def _print(client: ControlClient, interval: float, option: str) -> None:
     view, begun, away = View(), False, False
     for events in _changes(client, view, interval, time.time()):
         if view.away is not None and not away:
             _say(f"the hub is away: {view.away}")
         elif view.status is not None and not begun:
-            _say_how_models_are(view.status["models"])
+            _say_how_models_are(view.status["models"], option)
             begun = True
         elif away and view.away is None:
             _say("the hub is back")  # Its events tell how the models are.
@@ -105,9 +110,9 @@ def _print(client: ControlClient, interval: float) -> None:
         sys.stdout.flush()
 
 
-def _say_how_models_are(models: list[dict[str, Any]]) -> None:
+def _say_how_models_are(models: list[dict[str, Any]], option: str) -> None:
     for model in models:
-        said = state_in_words(model)
+        said = state_in_words(model, option)
         _say(f"{model['name']}  {model['state']}" + (f": {said}" if said else ""))
 
 
@@ -138,4 +143,4 @@ def _changes(client: ControlClient, view: View, interval: float, since: float | 
         since = None
         yield []
         # Nothing tells when a hub begins to listen.
-        until_readable(timeout=interval)
+        until_readable(timeout=min(interval, RETRY))

@@ -56,8 +56,13 @@ def reason_in_words(reason: str) -> str:
     return REASONS.get(reason, reason)
 
 
-def state_in_words(model: Fields) -> str | None:
-    """What there is to say about a model that does not run as it should, with the next step; None if nothing is."""
+def state_in_words(model: Fields, option: str = "") -> str | None:
+    """What there is to say about a model that does not run as it should, with the next step; None if nothing is.
+
+    Args:
+        model: its status.
+        option: what to add to commands so that they are about the same hub.
+    """
     name, state, reason, failure = model["name"], model["state"], model["reason"], model["last_failure"]
     if state == "ready" or reason is None:
         return None
@@ -66,9 +71,9 @@ def state_in_words(model: Fields) -> str | None:
         said = failure_in_words(failure)
     match state:
         case "backoff" | "failed" | "unhealthy":
-            return f"{said}; `mlxhub explain {name}` says more"
+            return f"{said}; `mlxhub explain{option} {name}` says more"
         case "stopped" if reason == "operator":
-            return f"stopped by hand; `mlxhub start-model {name}` starts it"
+            return f"stopped by hand; `mlxhub start-model{option} {name}` starts it"
     return None if state == "starting" and said != reason else said
 
 

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mlxhub_core.control import INVALID_CONFIG, streams
-from mlxhub_core.control.history import Entry, History
+from mlxhub_core.control.history import History
 from mlxhub_core.control.operations import EVENTS, LINES, OPERATIONS, TEXT, Operation, QueryError, read_query
 from mlxhub_core.errors import ConfigError, GroupFullError, HubError, HubStateError, LaunchError, UnknownModelError
 from mlxhub_core.log_reader import LogReader, Mark
@@ -136,12 +136,8 @@ def make_app(hub: Hub, stop: Callable[[bool], object], history: History, log: Pa
         for name in models:
             if not history.knows(name):
                 _model(name)
-
-        def wanted(entry: Entry) -> bool:
-            return (not models or entry.model in models) and (since is None or entry.event.time >= since)
-
         position = history.seq_of(request.headers.get("last-event-id", ""))
-        return _stream(streams.events(history, position, wanted, follow=query["follow"]), EVENTS)
+        return _stream(streams.events(history, position, since, models, follow=query["follow"]), EVENTS)
 
     async def output(request: Request, query: Query) -> Response:
         model, lines = _model(request.path_params["name"]), query["lines"]
@@ -258,7 +254,8 @@ class _Json(JSONResponse):
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"this hub has no {request.method} {request.url.path}; restart it if mlxhub is newer than it"
+    # Not `request.url`: that is made with what the Host header says.
+    message = f"this hub has no {request.method} {request.scope['path']}; restart it if mlxhub is newer than it"
     code = _CODES.get(error.status_code, "bad_request")
     return error_response(error.status_code, message, code, error.headers)
 
@@ -274,7 +271,7 @@ async def _report(_request: Request, error: Exception) -> Response:
     if isinstance(error, GroupFullError):
         return error_response(429, str(error), "group_full")
     if isinstance(error, LaunchError):
-        return error_response(422, str(error), "launch_failed")
+        return error_response(409, str(error), "launch_failed")
     if isinstance(error, HubStateError):
         return error_response(409, str(error), "wrong_state")
     if isinstance(error, ConfigError):

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from mlxhub_core.control import INVALID_CONFIG
 from mlxhub_core.control.wire import Connection, WireError
 from mlxhub_core.errors import EXIT_USAGE, HubError, HubNotRunningError
-from mlxhub_core.place import check_private, place_of
+from mlxhub_core.place import check_private, place_of, same_hub
 from mlxhub_core.waits import until_done
 
 TIMEOUT = 5.0
@@ -30,6 +30,7 @@ class ControlClient:
     """
 
     def __init__(self, config_path: Path | str) -> None:
+        self._asked = config_path
         self._place = place_of(config_path)
 
     @property
@@ -112,8 +113,10 @@ class ControlClient:
     def _not_running(self) -> HubNotRunningError:
         config = self._place.config
         if not config.exists():
-            return HubNotRunningError(f"no hub runs for {config}, which does not exist; name another with --config")
-        return HubNotRunningError(f"no hub runs for {config}; start one with `mlxhub start`")
+            return HubNotRunningError(
+                f"no hub runs for {config}, which does not exist; `mlxhub init` writes one, --config names another"
+            )
+        return HubNotRunningError(f"no hub runs for {config}; start one with `mlxhub start{same_hub(self._asked)}`")
 
 
 class EventStream:

@@ -68,11 +68,18 @@ def _operation(operation: Operation, schemas: Mapping[str, Any]) -> dict[str, An
 
 def _content(operation: Operation, schemas: Mapping[str, Any]) -> dict[str, Any]:
     if operation.answer == EVENTS:
-        about = f"each has an `id`, an `event` (the name of the hook) and as its data a {_REF.format(model='Event')}"
-        return {EVENTS: {"schema": {"type": "string", "description": about}}}
+        return {EVENTS: {"schema": _server_sent()}}
     if isinstance(operation.answer, str):
         return {operation.answer: {"schema": {"type": "string"}}}
     return {"application/json": {"schema": schemas[operation.name]}}
+
+
+def _server_sent() -> dict[str, Any]:
+    """One event of those that are sent, by its fields."""
+    told = {"contentMediaType": "application/json", "contentSchema": {"$ref": _REF.format(model="Event")}}
+    properties = {"id": {"type": "string"}, "event": {"enum": list(HOOKS)}, "data": {"type": "string", **told}}
+    about = "each of the events, by its fields; its data is one line of JSON, an `Event`"
+    return {"type": "object", "description": about, "properties": properties, "required": list(properties)}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

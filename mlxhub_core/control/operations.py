@@ -55,7 +55,7 @@ class ModelReport(ModelStatus):
     """What the hub knows about one model, and the memory that it has now.
 
     Attributes:
-        memory_bytes: of the process and all that descend from it; None: it has none, or the system does not say.
+        memory_bytes: of the process and all others of its session; None: it has none, or the system does not say.
     """
 
     memory_bytes: int | None = None
@@ -206,7 +206,7 @@ UNKNOWN = "hub.yaml has no such model; the message has the nearest name"
 WRONG_STATE = "the hub, or the model, is in a state in which that cannot be done"
 FULL = "the group of the model runs as many as it may; the message says which"
 INVALID = "hub.yaml has mistakes, and all goes on as before"
-NO_START = "its process cannot be started; the message says why"
+NO_START = f"{WRONG_STATE}; or its process cannot be started (`launch_failed`); the message says why"
 COMMON: Mapping[int, str] = {
     400: "something in the request is not as it should be",
     401: "over TCP: the token is missing, or another",
@@ -275,7 +275,7 @@ OPERATIONS: Sequence[Operation] = (
         "POST /hub/models/{name}/start",
         "Start a model; answered when its process runs.",
         Done,
-        errors={404: UNKNOWN, 409: WRONG_STATE, 422: NO_START, 429: FULL},
+        errors={404: UNKNOWN, 409: NO_START, 429: FULL},
     ),
     Operation(
         "stop",
@@ -289,7 +289,7 @@ OPERATIONS: Sequence[Operation] = (
         "POST /hub/models/{name}/restart",
         "Stop a model if it runs, and start it; answered when the new process runs.",
         Done,
-        errors={404: UNKNOWN, 409: WRONG_STATE, 422: NO_START, 429: FULL},
+        errors={404: UNKNOWN, 409: NO_START, 429: FULL},
     ),
     Operation(
         "reset",

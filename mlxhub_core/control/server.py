@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -83,12 +84,22 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         try:
             path.unlink(missing_ok=True)
             _bind(listener, path)
+            ours = _identity(path)
         except OSError as error:
             raise HubError(f"no socket can be made at {path} ({error.strerror or error})") from None
         try:
             yield listener
         finally:
-            path.unlink(missing_ok=True)
+            # By now the hub has let go of its place: the next one may have put its own socket there.
+            with contextlib.suppress(OSError):
+                if _identity(path) == ours:
+                    path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """What tells a file from another of the same name; the number alone may be given again at once."""
+    found = path.lstat()
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _bind(listener: socket.socket, path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import TypeVar
 
 from mlxhub_core.control.history import LOST, Entry, History
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 
 async def events(
-    history: History, position: int | None, wanted: Callable[[Entry], bool], *, follow: bool
+    history: History, position: int | None, since: float | None, models: Collection[str], *, follow: bool
 ) -> AsyncIterator[bytes]:
     """Events as server-sent ones, as the HTML standard has them.
 
@@ -26,9 +27,11 @@ async def events(
     Args:
         history: has them.
         position: the number after which to begin; None: with all that are kept.
-        wanted: which of them.
+        since: of what has happened by now only what did then or later, in seconds since the epoch.
+        models: only what is about these; empty: everything.
         follow: go on with those that come.
     """
+    earliest = -math.inf if since is None else since
     news = asyncio.Event()
     loop = asyncio.get_running_loop()
     with history.waking(lambda: loop.call_soon_threadsafe(news.set)):
@@ -37,10 +40,11 @@ async def events(
             over = history.closed or not follow
             for entry in history.after(position):
                 position = entry.event.seq
-                if entry.hook == LOST or wanted(entry):
+                if entry.hook == LOST or ((not models or entry.model in models) and entry.event.time >= earliest):
                     yield _server_sent(history.hub, entry)
             if over:
                 return
+            earliest = -math.inf  # What comes now is new, wherever the clock of the machine was put meanwhile.
             await news.wait()
 
 
@@ -66,12 +70,13 @@ async def output(history: History, opened: Callable[[], LogReader], *, follow: b
         with history.waking(lambda: loop.call_soon_threadsafe(news.set)):
             over = not follow or reader.ends
             while not over:
+                news.clear()
                 over = history.closed
                 while data := await asyncio.to_thread(alone, reader.more):
                     yield data
-                news.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), 0 if over or history.closed else POLL)
+                if not over:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(news.wait(), POLL)
     finally:
         # A client that hung up may have left a thread that still reads.
         loop.run_in_executor(None, alone, reader.close)

@@ -105,11 +105,11 @@ class Connection:
         Raises:
             EOFError: there is no more.
         """
-        if not until_readable(self._socket.fileno(), timeout=timeout):
-            return False
         try:
+            if not until_readable(self._socket.fileno(), timeout=timeout):
+                return False
             data = self._socket.recv(_CHUNK)
-        except ConnectionResetError:  # it was killed
+        except (OSError, ValueError):  # it was killed; or another thread has hung up, and closed the socket
             data = b""
         if not data:
             raise EOFError

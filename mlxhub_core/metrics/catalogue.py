@@ -36,6 +36,8 @@ class Metric:
         help: what it is, in a sentence.
         unit: as OpenTelemetry writes it (UCUM): ``s``, ``By``, or in braces what is counted, as ``{start}``.
         buckets: the upper bounds of a histogram, without infinity; in `unit`.
+        additive: of a gauge: whether the sum over its series is a number that means something. OpenTelemetry has a kind
+            of its own for these, the UpDownCounter.
     """
 
     stem: str
@@ -44,6 +46,7 @@ class Metric:
     help: str
     unit: str = ""
     buckets: tuple[float, ...] = ()
+    additive: bool = False
 
 
 _SUFFIXES = {"s": "seconds", "By": "bytes"}
@@ -94,7 +97,12 @@ FAILED = Metric(
 )
 RESTARTS = Metric("model.restarts", _C, _MODEL, "Automatic restarts of the model.", "{restart}")
 STATE = Metric(
-    "model.state", _G, (*_MODEL, "state"), "Lifecycle state of the model; exactly one state is 1.", "{model}"
+    "model.state",
+    _G,
+    (*_MODEL, "state"),
+    "Lifecycle state of the model; exactly one state is 1.",
+    "{model}",
+    additive=True,
 )
 READY = Metric("model.ready", _G, _MODEL, "Whether the model answers its health check.", "{model}")
 UP = Metric("model.up", _G, _MODEL, "Whether the model process is running.", "{model}")
@@ -132,7 +140,12 @@ HEALTH_CHECKS_FAILED = Metric(
 MODEL_INFO = Metric("model", _I, (*_MODEL, "source", "port", "backend"), "Static properties of a configured model.")
 
 RESIDENT_MEMORY = Metric(
-    "model.process.resident_memory", _G, _MODEL, "Resident memory of the model process tree in bytes.", "By"
+    "model.process.resident_memory",
+    _G,
+    _MODEL,
+    "Resident memory of the model process tree in bytes.",
+    "By",
+    additive=True,
 )
 CPU = Metric(
     "model.process.cpu",
@@ -141,8 +154,15 @@ CPU = Metric(
     "User and system CPU time of the model process tree, over restarts, in seconds.",
     "s",
 )
-OPEN_FDS = Metric("model.process.open_fds", _G, _MODEL, "Open file descriptors of the model process tree.", "{fd}")
-THREADS = Metric("model.process.threads", _G, _MODEL, "Threads of the model process tree.", "{thread}")
+OPEN_FDS = Metric(
+    "model.process.open_fds",
+    _G,
+    _MODEL,
+    "Open file descriptors of the model process tree.",
+    "{fd}",
+    additive=True,
+)
+THREADS = Metric("model.process.threads", _G, _MODEL, "Threads of the model process tree.", "{thread}", additive=True)
 
 BUILD_INFO = Metric("build", _I, ("version", "python", "mlx_lm"), "Build of the running hub.")
 HUB_START_TIME = Metric("start_time", _G, (), "Start time of the hub since unix epoch in seconds.", "s")
@@ -166,8 +186,10 @@ SINK_DROPPED = Metric(
     "Events dropped before delivery because the queue was full or the sink was closed.",
     "{event}",
 )
-SINK_QUEUE_LENGTH = Metric("sink.queue.length", _G, _SINK, "Events waiting for the sink.", "{event}")
-SINK_QUEUE_CAPACITY = Metric("sink.queue.capacity", _G, _SINK, "Events that may wait for the sink.", "{event}")
+SINK_QUEUE_LENGTH = Metric("sink.queue.length", _G, _SINK, "Events waiting for the sink.", "{event}", additive=True)
+SINK_QUEUE_CAPACITY = Metric(
+    "sink.queue.capacity", _G, _SINK, "Events that may wait for the sink.", "{event}", additive=True
+)
 SINK_LAST_SUCCESS = Metric(
     "sink.last_success.timestamp",
     _G,

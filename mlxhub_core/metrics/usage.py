@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -15,11 +17,18 @@ _ProcessKey = tuple[int, float]
 
 
 def memory_of(models: Iterable[ModelStatus]) -> Mapping[str, int]:
-    """Bytes of memory of each model's process and all that descend from it. Those that have none are left out."""
-    alive = [model for model in models if model.pid is not None]
-    children = _children() if alive else {}
-    found = {model.name: list(filter(None, map(_memory_if_any, _tree(model.pid, children)))) for model in alive}
-    return {name: sum(sizes) for name, sizes in found.items() if sizes}
+    """Bytes of memory of each model: of its process and all others of its session, which is what a stop ends.
+
+    Those that have none are left out. Quicker than a `UsageMeter`: which session a process is in is told at once, and
+    who its parent is not.
+    """
+    sessions = {model.pid: model.name for model in models if model.pid is not None}
+    memory: dict[str, int] = defaultdict(int)
+    for pid in psutil.pids() if sessions else ():
+        with contextlib.suppress(OSError, psutil.Error):  # it has ended meanwhile, or the system does not let us look
+            if (name := sessions.get(os.getsid(pid))) is not None:
+                memory[name] += _memory(psutil.Process(pid))
+    return memory
 
 
 class UsageMeter:
@@ -93,14 +102,6 @@ def _memory(process: psutil.Process) -> int:
     extended = getattr(process, "memory_info_ex", None)
     footprint = getattr(extended(), "phys_footprint", None) if extended is not None else None
     return int(footprint if footprint is not None else process.memory_info().rss)
-
-
-def _memory_if_any(process: psutil.Process) -> int | None:
-    """None: it has ended meanwhile, or the system does not let us look."""
-    try:
-        return _memory(process)
-    except (psutil.Error, OSError):
-        return None
 
 
 def _fds(process: psutil.Process) -> int | None:

@@ -71,7 +71,7 @@ class _Reader:
         raw = self._source.value
         if not isinstance(raw, dict):
             what = "is empty" if raw is None else "must be a mapping of keys to values"
-            raise ConfigError([self._source.problem((), f"{what}; `mlxhub demo` writes one to start from")])
+            raise ConfigError([self._source.problem((), f"{what}; `mlxhub init OTHER.yaml` writes one to start from")])
         raw = self._written((), raw, seed_keys.HUB_KEYS)
         if _without_sinks():
             self._warn(("sinks",), f"are all off, because {NO_SINKS} is set in the environment")

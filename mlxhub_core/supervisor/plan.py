@@ -24,12 +24,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which models a reload starts, stops, restarts, and leaves as they are, in the order of hub.yaml."""
+    """Which models a reload starts, stops, restarts, and leaves as they are, in the order of hub.yaml.
+
+    Attributes:
+        start, stop, restart, unchanged: the models.
+        warnings: what works but deserves a word, with its place in hub.yaml: keys that have no use, sinks that the hub
+            will do without, and what a sink uses that a later hub will not have.
+    """
 
     start: tuple[Step, ...]
     stop: tuple[Step, ...]
     restart: tuple[Step, ...]
     unchanged: tuple[Step, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,8 @@ def make_plan(
         plan[verb].append(Step(model.name, reason))
     wanted = {model.name for model in new.models}
     plan["stop"] += [Step(name, "no longer in hub.yaml") for name in current if name not in wanted]
-    return Plan(**{verb: tuple(steps) for verb, steps in plan.items()})
+    start, stop, restart, unchanged = (tuple(plan[verb]) for verb in ("start", "stop", "restart", "unchanged"))
+    return Plan(start, stop, restart, unchanged)
 
 
 def _verdict(old: ModelSettings | None, new: ModelSettings, state: ModelState | None, moved: str) -> tuple[str, str]:

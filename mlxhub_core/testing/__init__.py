@@ -4,14 +4,19 @@
 * `wait_until` waits for what no event announces.
 * `FakeClock` is a clock that stands still until it is told otherwise.
 * `SinkConformance` is a class of tests to subclass, which every sink should pass. It alone needs pytest.
+* `wheels` installs packages as users do, into an environment of their own, and runs a hub there.
+* `fake_hub` tells a sink a day in the life of a model, as a hub does; `FakeHub` is the hub of that day.
+* `tmp_dist` is a package that is installed for as long as a test lasts.
+* `strategies`, a module of its own, has events and models for tests with Hypothesis, and needs that.
 * `fake_server` is a model server that misbehaves on demand; `tiny_model` writes a real MLX model of 26 KB.
 """
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +24,32 @@ from mlxhub_core.events import HubEvent
 from mlxhub_core.hookspecs import HOOKS
 
 if TYPE_CHECKING:
-    from mlxhub_core.testing.conformance import SinkConformance as SinkConformance
+    from mlxhub_core.testing.conformance import SinkConformance
+    from mlxhub_core.testing.day import FakeHub
+    from mlxhub_core.testing.dist import tmp_dist
+
+__all__ = [
+    "FAKE_SERVER",
+    "FakeClock",
+    "FakeHub",
+    "Recorded",
+    "RecordingSink",
+    "SinkConformance",
+    "fake_hub",
+    "tmp_dist",
+    "wait_until",
+]
+
+_HOMES = {"SinkConformance": "conformance", "FakeHub": "day", "tmp_dist": "dist"}
+"""What is loaded when it is asked for: the conformance tests import pytest, which users of a hub do not have."""
 
 FAKE_SERVER = __file__.replace("__init__.py", "fake_server.py")
 """The path of the fake server, to run as ``python -I -S FAKE_SERVER --port N``."""
 
 
 def __getattr__(name: str) -> object:
-    if name == "SinkConformance":
-        # Only when asked for: it imports pytest, which users of a hub do not have.
-        from mlxhub_core.testing.conformance import SinkConformance
-
-        return SinkConformance
+    if home := _HOMES.get(name):
+        return getattr(importlib.import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -57,6 +76,11 @@ class Recorded:
 
 class RecordingSink:
     """A sink that keeps every event, with all its arguments, in the order in which they came."""
+
+    # All hooks are made below; these are the ones that type checkers ask of a `HubObservabilitySink`.
+    model_started: Any
+    model_stopped: Any
+    model_failed: Any
 
     def __init__(self) -> None:
         self._events: list[Recorded] = []
@@ -111,6 +135,40 @@ def _recorder(hook: str) -> Any:
 
 for _name in HOOKS:
     setattr(RecordingSink, _name, _recorder(_name))
+
+
+def fake_hub(
+    sink: object, events: Iterable[tuple[str, Mapping[str, Any]]] | None = None, *, timeout: float = 10.0
+) -> list[Recorded]:
+    """Open a sink, tell it a day in the life of a model, and close it: on one thread and by keyword, as a hub does.
+
+    After each event it is flushed. What it raises, a hub would bear; here it is a failure.
+
+    Args:
+        sink: the sink.
+        events: hooks and their arguments, as of `strategies.days`; default: `FakeHub.day`, which has every event there
+            is, in an order that can happen.
+        timeout: seconds that each call may take.
+
+    Returns:
+        what was told, also what the sink has no hook for.
+
+    Raises:
+        AssertionError: it raised, did not come back, or changed what it was given.
+    """
+    # Neither is needed by who only records.
+    from mlxhub_core.testing.day import FakeHub
+    from mlxhub_core.testing.driver import Driver
+
+    told: list[Recorded] = []
+    with Driver(lambda: sink, timeout) as driver:
+        driver.open()
+        for hook, arguments in FakeHub().day() if events is None else events:
+            told.append(Recorded(hook, arguments))
+            driver.tell(hook, arguments)
+        driver.flush()
+        driver.close()
+    return told
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:

@@ -20,6 +20,8 @@ from mlxhub_core.settings import HubSettings, load_settings
 
 FULL = 0.95
 """The part of a disk from which on it is called nearly full."""
+UNWELL = ("unhealthy", "backoff", "failed")
+"""The states of a model that deserve a look."""
 TOO_LITTLE = 50_000_000
 """Bytes; with less than one log of the usual length left, logs will soon stop."""
 
@@ -77,6 +79,10 @@ def hub(situation: Situation) -> Iterator[Finding]:
         return
     situation.running = {model["name"]: model for model in status["models"]}
     situation.sinks = {sink["name"]: sink for sink in sinks}
+    for model in status["models"]:
+        if model["state"] in UNWELL:
+            message = f"{model['name']} is {model['state']}; `mlxhub explain {model['name']}` says why, and what to do"
+            yield Finding("hub", "warn", message)
     version, pid = status.get("version", __version__), status.get("pid")
     if version != __version__:
         message = f"runs mlxhub {version}, installed is {__version__}; `mlxhub stop --keep-models && mlxhub start`"

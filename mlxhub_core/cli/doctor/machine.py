@@ -14,7 +14,7 @@ from mlxhub_core.settings import HubSettings
 from mlxhub_core.vitals import ThisMachine
 
 OLDEST_MACOS = 14
-"""mlx has no wheels for an older one (pypi.org/project/mlx)."""
+"""mlx has no wheels for an older one, as the page of mlx on PyPI says."""
 OLDEST_GLIBC = (2, 35)
 """Nor for an older one: its wheels for Linux are manylinux_2_35."""
 FILES_OF_HUB, FILES_OF_MODEL = 100, 4

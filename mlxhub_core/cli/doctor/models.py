@@ -14,7 +14,7 @@ from mlxhub_core.cli.doctor.findings import Finding
 from mlxhub_core.cli.doctor.hub import Situation
 from mlxhub_core.cli.programs import ask
 from mlxhub_core.errors import HubError, LaunchError
-from mlxhub_core.launch import mlx_is_missing, mlx_is_unfit, prepare
+from mlxhub_core.launch import lacks, mlx_is_missing, mlx_is_unfit, prepare
 from mlxhub_core.net import is_free
 from mlxhub_core.place import is_held, place_of
 from mlxhub_core.ports import PortBook
@@ -54,7 +54,8 @@ def _interpreters(settings: HubSettings, models: list[ModelSettings]) -> Iterato
     for model in models:
         if model.python is not None:
             with contextlib.suppress(LaunchError):  # which `starts` tells
-                found.add(_prepared(settings, model).argv[0])
+                launch = prepare(model, host=settings.host, port=model.port or 1, directory=settings.directory)
+                found.add(launch.argv[0])
     yield from found
 
 
@@ -87,22 +88,15 @@ def starts(settings: HubSettings | None) -> Iterator[Finding]:
     """Whether the program, the weights and the directory of each model are there."""
     if settings is None:
         return
-    lacks: dict[tuple[bool, str], list[str]] = {}
-    for model in settings.models:
-        try:
-            _prepared(settings, model)
-        except LaunchError as error:
-            lacks.setdefault((model.default, error.message), []).append(model.name)
-    for (default, message), names in lacks.items():
+    found: dict[tuple[bool, str], list[str]] = {}
+    for index, error in lacks(settings):
+        found.setdefault((settings.models[index].default, error.message), []).append(error.name)
+    for (default, message), names in found.items():
         yield Finding("models", "fail" if default else "warn", f"{', '.join(names)}: {message}")
     if not any(model.default for model in settings.models):
         yield Finding("models", "warn", "none has `default: true`, so that nothing starts with the hub")
-    if whole := len(settings.models) - sum(map(len, lacks.values())):
+    if whole := len(settings.models) - sum(map(len, found.values())):
         yield Finding("models", "ok", f"what {whole} of {len(settings.models)} need to start is there")
-
-
-def _prepared(settings: HubSettings, model: ModelSettings) -> Any:
-    return prepare(model, host=settings.host, port=model.port or 1, directory=settings.directory)
 
 
 def ports(situation: Situation) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ def sinks(situation: Situation) -> Iterator[Finding]:
     except ConfigError as error:
         yield from (Finding("sinks", "fail", str(problem)) for problem in error.problems)
         return
-    yield from (Finding("sinks", "warn", str(warning)) for warning in selection.warnings)
+    yield from (Finding("sinks", "warn", str(warning)) for warning in (*selection.warnings, *selection.deprecations))
     tried = [(sink, _tried(sink, situation)) for sink in selection.sinks]
     for sink, outcome in tried:
         try:

@@ -38,6 +38,10 @@ class _Logs(click.Command):
         if args[:1] == ["rotate"]:
             from mlxhub_core.cli.logs.rotate import rotate
 
+            if extra.get("resilient_parsing"):  # somebody has pressed Tab
+                from mlxhub_core.cli.completion import teach
+
+                teach(rotate)
             return rotate.make_context(f"{info_name} rotate", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxhub_core.logs import log_file
+from mlxhub_core.logs import hub_log_file
 from mlxhub_core.place import place_of
 from mlxhub_core.settings import HubSettings
 
@@ -156,10 +156,10 @@ def _escaped(text: str) -> str:
 
 def launchd_plist(service: Service) -> str:
     """The property list for the user's launchd."""
-    log = str(log_file(service.settings.log_path, "_hub"))
+    log = str(hub_log_file(service.settings.log_path))
     job: dict[str, Any] = {
         "Label": service.name,
-        "ProgramArguments": service.command("start", "--foreground"),
+        "ProgramArguments": service.command("start", "--foreground", "--log-file", log),
         "EnvironmentVariables": dict(service.environ),
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},

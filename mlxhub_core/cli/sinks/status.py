@@ -71,8 +71,12 @@ def _cells(sink: dict[str, Any]) -> list[str]:
         _bad(sink["dropped"]),
         f"[red]{stuck:.0f}s[/]" if stuck >= 1 else "-",
         "-" if success is None else span(time.time() - success),
-        escape(printable(sink["last_error"] or "-")),
+        escape(printable(sink["last_error"] or "-")) + _again(sink.get("retried", 0)),
     ]
+
+
+def _again(count: int) -> str:
+    return f" (tried again {count} times)" if count > 1 else " (tried again once)" if count else ""
 
 
 def _bad(count: int) -> str:

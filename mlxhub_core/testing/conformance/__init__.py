@@ -25,9 +25,9 @@ from mlxhub_core.hooks import hooks_of
 from mlxhub_core.options import check_options, options_schema
 from mlxhub_core.secret import Secret
 from mlxhub_core.testing.conformance import state
-from mlxhub_core.testing.conformance.driver import Day, Driver
 from mlxhub_core.testing.conformance.watch import nothing_outside
 from mlxhub_core.testing.day import FakeHub
+from mlxhub_core.testing.driver import Day, Driver
 
 AWKWARD_NAMES = ("모델", "a b", "x|c\nevil:1|c", "", "x" * 300, 'a"\\{}', "../up", "100% {0} %s")
 """Names of models that have broken sinks: other scripts, the separators of protocols, formats and paths."""
