@@ -1,4 +1,4 @@
-"""Writes docs/commands.md from the commands themselves: `make docs`. tests/test_help.py says when it is due."""
+"""Writes docs/commands.md from the commands themselves: `make commands`. tests/test_help.py says when it is due."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).with_name("commands.md")
 INTRODUCTION = f"""\
 # Commands
 
-<!-- Written by docs/make_commands.py: change the commands, and run `make docs`. -->
+<!-- Written by docs/make_commands.py: change the commands, and run `make commands`. -->
 
 `mlxhub COMMAND --help` says the same. Names of commands, options, models and sinks are completed by Tab: see
 [completion](#mlxhub-completion). A name that there is not is answered with the nearest one that there is.

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from mlxhub_core import Sink, vitals
-from mlxhub_core.cli.doctor import hub, machine, sinks
+from mlxhub_core.cli.doctor import hub, machine, models, sinks
 from mlxhub_core.cli.doctor.findings import Finding, findings
 from mlxhub_core.cli.programs import NOT_RUN, ask
 from mlxhub_core.control.client import ControlClient
@@ -354,7 +354,7 @@ def test_a_sink_is_asked_by_its_check_or_opened(
 ) -> None:
     monkeypatch.setattr(sinks, "PATIENCE", 0.1 if sink is Hangs else 40.0)
     selected = SimpleNamespace(key="mine", offer="p 1", sink=sink())
-    monkeypatch.setattr(sinks, "select", lambda *_: SimpleNamespace(sinks=[selected], warnings=()))
+    monkeypatch.setattr(sinks, "select", lambda *_: SimpleNamespace(sinks=[selected], warnings=(), deprecations=()))
     written(one())
     situation = hub.Situation(Path("hub.yaml"), load_settings("hub.yaml"))
     (finding,) = sinks.sinks(situation)
@@ -419,6 +419,26 @@ def test_a_hub_that_does_not_answer_has_failed(monkeypatch: pytest.MonkeyPatch) 
         (finding,) = hub.hub(hub.Situation(Path("hub.yaml")))
     assert finding.level == "fail"
     assert "has not answered" in finding.message
+
+
+def test_a_hub_of_another_version_is_told_with_how_to_exchange_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    written(one())
+    monkeypatch.setattr(ControlClient, "get", lambda *_: {"models": [], "sinks": [], "version": "0.0.1", "pid": 7})
+    (finding,) = hub.hub(hub.Situation(Path("hub.yaml")))
+    assert finding.level == "warn"
+    assert finding.message.startswith("runs mlxhub 0.0.1, installed is ")
+    assert "`mlxhub stop --keep-models && mlxhub start`" in finding.message
+
+
+def test_the_port_of_the_control_api_is_looked_at_too(taken: int, home: Path) -> None:
+    control = f"control: {{port: {taken}, token_file: token}}\n"
+    written(control + one())
+    code, lines = doctor()
+    assert code == 1
+    assert f"fail ports {taken} of control: is taken by" in "\n".join(lines)
+    assert f"(pid {os.getpid()}); stop that one, or name another port" in "\n".join(lines)
+    situation = hub.Situation(Path("hub.yaml"), load_settings("hub.yaml"), running={}, pid=os.getpid())
+    assert [finding.level for finding in models.ports(situation)] == ["ok"], "it is the hub that has it"
 
 
 # That it ends.

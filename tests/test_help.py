@@ -72,7 +72,7 @@ def test_a_slip_of_the_keyboard_is_answered_with_the_nearest_name(line: str, nea
 def test_the_page_of_commands_says_what_the_commands_say() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_commands.py"))["page"]()
     there = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    assert made == there, "docs/commands.md is out of step with the commands; renew it with: make docs"
+    assert made == there, "docs/commands.md is out of step with the commands; renew it with: make commands"
     for path in PATHS:
         assert f"# mlxhub {' '.join(path)}\n" in there
     assert "docs/commands.md" in (ROOT / "README.md").read_text(encoding="utf-8")

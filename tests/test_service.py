@@ -309,7 +309,9 @@ def test_a_file_of_that_name_that_is_not_ours_is_left_alone(home: Path, systemct
 def test_where_no_systemd_can_be_asked_the_file_is_there_and_it_is_said_what_to_run(home: Path) -> None:
     if shutil.which("systemctl") is None:
         pytest.skip("systemd is not installed")
+    assert mlxhub("start").returncode == 0
     done = mlxhub("service", "install", env={"XDG_RUNTIME_DIR": str(home / "nobody")})
+    assert mlxhub("stop").stdout == "stopped\n", "the hub that runs was left alone"
     name = name_of(Path("hub.yaml"))
     assert done.returncode == 1
     assert "`systemctl --user daemon-reload` failed: " in done.stderr
@@ -358,6 +360,7 @@ echo "$@" >> {calls}
 case "$1" in
     bootstrap) n=$(cat {count}); echo $((n - 1)) > {count}; [ "$n" -gt 0 ] && {{ echo "Bootstrap failed: {code}: why" >&2; exit {code}; }} ;;
     bootout) exit {bootout} ;;
+    print) exit {session} ;;
 esac
 exit 0
 """
@@ -365,11 +368,11 @@ exit 0
 
 @pytest.fixture
 def launchctl(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def write(*, failures: int = 0, code: int = 5, bootout: int = 0) -> Path:
+    def write(*, failures: int = 0, code: int = 5, bootout: int = 0, session: int = 0) -> Path:
         program, calls, count = home / "bin" / "launchctl", home / "calls", home / "count"
         program.parent.mkdir(exist_ok=True)
         count.write_text(str(failures))
-        program.write_text(LAUNCHCTL.format(calls=calls, count=count, code=code, bootout=bootout))
+        program.write_text(LAUNCHCTL.format(calls=calls, count=count, code=code, bootout=bootout, session=session))
         program.chmod(0o755)
         return calls
 
@@ -379,18 +382,20 @@ def launchctl(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_launchd_is_told_to_forget_the_old_job_and_asked_again_until_it_has(home: Path, launchctl: Any) -> None:
     calls = launchctl(failures=2, bootout=3)
-    assert managers.Launchd().enable(service()) == []
+    assert managers.Launchd().start(service()) == []
     name, domain = name_of(Path("hub.yaml")), f"gui/{os.getuid()}"
     file = home / "Library" / "LaunchAgents" / f"{name}.plist"
     assert calls.read_text().splitlines() == [f"bootout {domain}/{name}", *[f"bootstrap {domain} {file}"] * 3]
     assert (home / "logs").is_dir(), "launchd would not make it"
 
 
-def test_launchd_that_will_not_is_told_with_what_to_run(launchctl: Any) -> None:
+def test_launchd_that_will_not_is_told_with_what_to_do(launchctl: Any) -> None:
     launchctl(failures=9, code=125)
-    with pytest.raises(
-        HubError, match=r"Bootstrap failed: 125: why; it needs a user who is logged in .*launchctl bootstrap gui/"
-    ):
+    with pytest.raises(HubError, match=r"bootstrap gui/.* failed: Bootstrap failed: 125: why; .* `mlxhub start`"):
+        managers.Launchd().start(service())
+    managers.Launchd().enable(service())
+    launchctl(session=113)
+    with pytest.raises(HubError, match="it needs a user who is logged in on the screen of this Mac"):
         managers.Launchd().enable(service())
     launchctl(bootout=3)
     managers.Launchd().disable("gone")

@@ -12,8 +12,10 @@ from typing import Literal
 from mlxhub_core.runner import described
 
 Level = Literal["ok", "warn", "fail"]
+FIRST_LIMIT = 12.0
+"""Seconds for hub.yaml and the hub, which is asked two things and has five seconds for each."""
 LIMIT = 25.0
-"""Seconds that all looks together may take: more than a first import of mlx from a cold disk, less than patience."""
+"""Seconds for all else together: more than a first import of mlx from a cold disk, less than patience."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from mlxhub_core.cli.common import shortened
 from mlxhub_core.cli.doctor.findings import Finding
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import ConfigError, HubError, HubNotRunningError, in_gigabytes
-from mlxhub_core.place import check_private, place_of
+from mlxhub_core.place import check_private, place_of, same_hub
 from mlxhub_core.settings import HubSettings, load_settings
 
 FULL = 0.95
@@ -35,12 +35,14 @@ class Situation:
         settings: what is in there, if it is right.
         running: the models of the hub that runs, as its status has them, by name; None if none runs.
         sinks: its sinks, as it counts them, by key.
+        pid: of it.
     """
 
     config: Path
     settings: HubSettings | None = None
     running: Mapping[str, Mapping[str, Any]] | None = None
     sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pid: int | None = None
 
 
 def hub_yaml(situation: Situation) -> Iterator[Finding]:
@@ -67,26 +69,27 @@ def hub_yaml(situation: Situation) -> Iterator[Finding]:
 
 def hub(situation: Situation) -> Iterator[Finding]:
     """Whether a hub runs for it, and answers."""
-    client = ControlClient(situation.config)
+    client, option = ControlClient(situation.config), same_hub(situation.config)
     try:
         status = client.get("/hub/status")
         sinks = client.get("/hub/sinks")["sinks"]
     except HubNotRunningError:
-        yield Finding("hub", "ok", "none runs; `mlxhub start` starts it")
+        yield Finding("hub", "ok", f"none runs; `mlxhub start{option}` starts it")
         return
     except HubError as error:
         yield Finding("hub", "fail", str(error))
         return
     situation.running = {model["name"]: model for model in status["models"]}
     situation.sinks = {sink["name"]: sink for sink in sinks}
+    situation.pid = pid = status.get("pid")
     for model in status["models"]:
         if model["state"] in UNWELL:
-            message = f"{model['name']} is {model['state']}; `mlxhub explain {model['name']}` says why, and what to do"
-            yield Finding("hub", "warn", message)
-    version, pid = status.get("version", __version__), status.get("pid")
+            advice = f"`mlxhub explain{option} {model['name']}` says why, and what to do"
+            yield Finding("hub", "warn", f"{model['name']} is {model['state']}; {advice}")
+    version = status.get("version", __version__)
     if version != __version__:
-        message = f"runs mlxhub {version}, installed is {__version__}; `mlxhub stop --keep-models && mlxhub start`"
-        yield Finding("hub", "warn", message)
+        advice = f"`mlxhub stop{option} --keep-models && mlxhub start{option}` has the new one go on with the models"
+        yield Finding("hub", "warn", f"runs mlxhub {version}, installed is {__version__}; {advice}")
     else:
         yield Finding("hub", "ok", f"runs{f' (pid {pid})' if pid else ''}")
 

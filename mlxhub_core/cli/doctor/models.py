@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -69,13 +70,15 @@ def _mlx_of(python: str, *, needed: bool) -> Finding:
     versions = f"mlx {found['mlx']}, mlx-lm {found['mlx_lm']} in {python} (Python {found['python']})"
     if found["mlx_lm"] is None:
         own = mlx_is_missing() if python == sys.executable else None
-        need = own or f'mlx-lm, which is not installed there; run `{python} -m pip install "mlx-lm>=0.32.2"`'
+        need = (
+            own or f'mlx-lm, which is not installed there; run `{shlex.quote(python)} -m pip install "mlx-lm>=0.32.2"`'
+        )
         return Finding("mlx", "fail" if needed else "warn", f"{python}: models of `mlx_lm server` need {need}")
     if advice := mlx_is_unfit(found["mlx_lm"], python):
         return Finding("mlx", "fail" if needed else "warn", f"{python} has {advice}")
     if found["error"]:
         extra = "mlx-lm[cpu]" if sys.platform == "linux" else "mlx"
-        advice = f'run `{python} -m pip install --force-reinstall "{extra}"`'
+        advice = f'run `{shlex.quote(python)} -m pip install --force-reinstall "{extra}"`'
         return Finding(
             "mlx",
             "fail" if needed else "warn",
@@ -125,8 +128,22 @@ def ports(situation: Situation) -> Iterator[Finding]:
             whom = f"{holder.name()} (pid {holder.pid})" if holder else "a program of another user"
             message = f"{port} of {name} is taken by {whom}; stop that one, or give {name} another `port:`"
             yield Finding("ports", "fail" if name in defaults else "warn", message)
+    if control := settings.control:
+        yield from _control_port(control.host, control.port, situation.pid)
     if well or not book.ports:
         yield Finding("ports", "ok", ", ".join(well) or "no model has one")
+
+
+def _control_port(host: str, port: int, hub: int | None) -> Iterator[Finding]:
+    """Whether the control API has its port, if hub.yaml gives it one."""
+    if is_free(host, port):
+        if hub is not None:
+            yield Finding("ports", "warn", f"{port} of control: is not in use; look at the hub's log")
+        return
+    holder = _holder(port)
+    if hub is None or (holder is not None and hub not in _family(holder)):
+        whom = f"{holder.name()} (pid {holder.pid})" if holder else "a program of another user"
+        yield Finding("ports", "fail", f"{port} of control: is taken by {whom}; stop that one, or name another port")
 
 
 def _runs(situation: Situation) -> tuple[dict[str, int], dict[str, int]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from mlxhub_core.cli.doctor.findings import Finding
 from mlxhub_core.cli.doctor.hub import Situation
 from mlxhub_core.errors import ConfigError
+from mlxhub_core.place import same_hub
 from mlxhub_core.runner import described
 from mlxhub_core.selection import Selected, select
 
@@ -36,15 +37,15 @@ def sinks(situation: Situation) -> Iterator[Finding]:
             error_or_words = outcome.get(timeout=PATIENCE)
         except queue.Empty:
             error_or_words = TimeoutError(f"it has not come back for {PATIENCE:g} s")
-        yield _finding(sink, error_or_words)
+        yield _finding(sink, error_or_words, same_hub(situation.config))
 
 
-def _finding(sink: Selected, outcome: BaseException | str) -> Finding:
+def _finding(sink: Selected, outcome: BaseException | str, option: str) -> Finding:
     name = f"{sink.key} ({sink.offer})"
     if not isinstance(outcome, BaseException):
         return Finding("sinks", "ok", f"{name} {outcome}")
     # The hub runs all the same, and opens it again and again.
-    message = f"{name} does not work now: {described(outcome)}; try it with `mlxhub sinks test {sink.key}`"
+    message = f"{name} does not work now: {described(outcome)}; try it with `mlxhub sinks test{option} {sink.key}`"
     return Finding("sinks", "warn", message)
 
 

@@ -47,9 +47,11 @@ def install(config: Path) -> None:
     file = manager.file(service.name)
     write(file, manager.text(service))
     click.echo(f"wrote {file}")
+    # Before the hub that runs is asked to leave: where nobody takes its place, it shall stay.
+    manager.enable(service)
     client = ControlClient(config)
     _take_over(client)
-    notes = manager.enable(service)
+    notes = manager.start(service)
     _wait_for(client, service.name)
     click.echo(style(f"{service.name} runs, and starts when you log in", "green"))
     for note in notes:

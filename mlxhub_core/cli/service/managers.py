@@ -31,8 +31,16 @@ class Manager(Protocol):
         """What is in that file."""
         ...
 
-    def enable(self, service: Service) -> list[str]:
-        """Start the service, whose file is there, now and at each login; what people should know.
+    def enable(self, service: Service) -> None:
+        """Have the service, whose file is there, started at each login.
+
+        Raises:
+            HubError: the manager cannot be asked; with what to do.
+        """
+        ...
+
+    def start(self, service: Service) -> list[str]:
+        """Start it now; what people should know.
 
         Raises:
             HubError: it cannot be started; with what to do.
@@ -65,11 +73,14 @@ class Systemd:
         """See `Manager`."""
         return systemd_unit(service)
 
-    def enable(self, service: Service) -> list[str]:
+    def enable(self, service: Service) -> None:
         """See `Manager`."""
-        unit = f"{service.name}.service"
-        for words in (["daemon-reload"], ["enable", unit], ["start", unit]):
+        for words in (["daemon-reload"], ["enable", f"{service.name}.service"]):
             self._tell(words, f"systemctl --user daemon-reload && systemctl --user enable --now {service.name}")
+
+    def start(self, service: Service) -> list[str]:
+        """See `Manager`."""
+        self._tell(["start", f"{service.name}.service"], f"systemctl --user start {service.name}")
         notes = [f"its log: journalctl --user -u {service.name} -f"]
         if not Path("/var/lib/systemd/linger", _user()).exists():
             notes.append("it ends when you log out; to have it run always: loginctl enable-linger")
@@ -106,7 +117,17 @@ class Launchd:
         """See `Manager`."""
         return launchd_plist(service)
 
-    def enable(self, service: Service) -> list[str]:
+    def enable(self, service: Service) -> None:  # noqa: ARG002
+        """See `Manager`. To be there is enough; this asks whether there is a session in which it can run now."""
+        domain = f"gui/{os.getuid()}"
+        answer = ask(["launchctl", "print", domain], seconds=PATIENCE)
+        if answer.code != 0:
+            raise HubError(
+                f"`launchctl print {domain}` failed: {_last_line(answer.error)}; it needs a user who is logged in on the"
+                " screen of this Mac. At the next login the hub starts by itself; until then: `mlxhub start`"
+            )
+
+    def start(self, service: Service) -> list[str]:
         """See `Manager`."""
         file, domain = self.file(service.name), f"gui/{os.getuid()}"
         service.settings.log_path.mkdir(mode=0o700, parents=True, exist_ok=True)  # launchd does not make it
@@ -119,8 +140,7 @@ class Launchd:
             time.sleep(0.2)
         if answer.code != 0:
             raise HubError(
-                f"`launchctl bootstrap` failed: {_last_line(answer.error)}; it needs a user who is logged in on the"
-                f" screen of this Mac. At the next login the hub starts by itself; before that: `{' '.join(words)}`"
+                f"`{' '.join(words)}` failed: {_last_line(answer.error)}; until that is mended: `mlxhub start`"
             )
         return []
 
