@@ -10,6 +10,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlxhub_core import HubManager
 from mlxhub_core.control.guard import Guard
+from mlxhub_core.discovery import scan
 from mlxhub_core.place import place_of
 from mlxhub_core.secret import Secret
 from mlxhub_core.testing import RecordingSink, wait_until
@@ -63,11 +65,9 @@ def model(name: str, *arguments: str, **more: object) -> dict[str, object]:
     return {"name": name, "default": True, "health": False, "restart": "never", "command": command, **more}
 
 
-def test_a_model_does_not_inherit_the_secrets_of_the_sinks(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SINKS_TOKEN", CANARY)
-    monkeypatch.setenv("HUBS_OWN", "kept")
+@pytest.fixture
+def token_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A sink of the type `token`, which has a secret."""
     site = tmp_path / "site"
     info = site / "sinks_of_a_test-1.dist-info"
     info.mkdir(parents=True)
@@ -75,7 +75,19 @@ def test_a_model_does_not_inherit_the_secrets_of_the_sinks(
     (info / "entry_points.txt").write_text("[mlxhub.sinks]\ntoken = sinks_of_a_test:Sink\n")
     source = "from mlxhub_core import Secret\nclass Sink:\n    def __init__(self, token: Secret): self.token = token\n"
     (site / "sinks_of_a_test.py").write_text(source + "    def model_started(self, ctx, *, pid): pass\n")
-    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.syspath_prepend(site)
+    scan.cache_clear()
+    yield
+    scan.cache_clear()
+    sys.modules.pop("sinks_of_a_test", None)
+
+
+@pytest.mark.usefixtures("token_sink")
+def test_a_model_does_not_inherit_the_secrets_of_the_sinks(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SINKS_TOKEN", CANARY)
+    monkeypatch.setenv("HUBS_OWN", "kept")
     models = [model("a"), model("b", env={"SINKS_TOKEN": "its own"})]
     written = {
         "log_path": "logs",
