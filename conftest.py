@@ -26,6 +26,12 @@ def pytest_configure() -> None:
     atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long it storms; see tests/chaos."""
+    parser.addoption("--chaos-seconds", type=float, default=40.0, help="seconds of each storm of tests/chaos")
+    parser.addoption("--chaos-seed", type=int, default=20261126, help="has the same things go wrong again")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where CI is set, make a skip because something "is not installed" a failure: there, it can be."""

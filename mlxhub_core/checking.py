@@ -60,13 +60,15 @@ def _findings(model: type[BaseModel], value: Any, errors: Iterable[ErrorDetails]
 def _keys_within(value: Any, error: ErrorDetails) -> Keys:
     """pydantic's location without the names of union members, which it mixes in with the user's own keys."""
     keys: list[Key] = []
-    *parents, last = error["loc"] or ("",)
+    if not error["loc"]:  # all of it
+        return ()
+    *parents, last = error["loc"]
     for key in parents:
         if _holds(value, key):
             value = value[key]
             keys.append(key)
     # A key of the model itself belongs to the file even when it is not there: it is missing, or its default is wrong.
-    if last != "" and (error["type"] == "missing" or not parents or _holds(value, last)):
+    if error["type"] == "missing" or not parents or _holds(value, last):
         keys.append(last)
     return tuple(keys)
 

@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -48,7 +48,13 @@ class Launch:
 
 
 def prepare(
-    model: ModelSettings, *, host: str, port: int | None, directory: Path, environ: Mapping[str, str] | None = None
+    model: ModelSettings,
+    *,
+    host: str,
+    port: int | None,
+    directory: Path,
+    environ: Mapping[str, str] | None = None,
+    withheld: Collection[str] = (),
 ) -> Launch:
     """How to start a model.
 
@@ -59,6 +65,7 @@ def prepare(
         directory: that of hub.yaml: a relative `working_directory` or `python` starts there, and so does the process
             unless told otherwise. What the process itself opens, as the model, starts where the process does.
         environ: the environment to add to; default: the hub's own.
+        withheld: variables of that which it does not get, unless its `env` has them.
 
     Raises:
         LaunchError: what it needs is not there.
@@ -70,7 +77,7 @@ def prepare(
     if not cwd.is_dir():
         raise LaunchError(model.name, f"working_directory: {cwd} {_lack(cwd)}; make it, or name another")
     own = {key: _filled(value, values) for key, value in model.env.items()}
-    env = {**_handed_on(environ), "PYTHONUNBUFFERED": "1", **own}
+    env = {**_handed_on(environ, withheld), "PYTHONUNBUFFERED": "1", **own}
     if model.command is None:
         weights = [("model_path", model_path), *_draft_models(model)]
         for key, path in weights:
@@ -93,9 +100,9 @@ def lacks(settings: HubSettings) -> Iterator[tuple[int, LaunchError]]:
             yield index, error
 
 
-def _handed_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """The hub's own environment, but for what is meant for it alone: where it sends its telemetry, and as whom."""
-    return {name: value for name, value in environ.items() if not name.startswith("OTEL_")}
+def _handed_on(environ: Mapping[str, str], withheld: Collection[str]) -> dict[str, str]:
+    """The hub's own environment, but for what is meant for it alone: as where it sends its telemetry, and as whom."""
+    return {name: value for name, value in environ.items() if not name.startswith("OTEL_") and name not in withheld}
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

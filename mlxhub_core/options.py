@@ -6,8 +6,10 @@ The parameters of a dataclass among their types are checked by the same rules, a
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import os
+import stat
 import sys
 import types
 import typing
@@ -38,6 +40,8 @@ from mlxhub_core.secret import Secret
 RESERVED = "delivery"
 """The key of a sink in hub.yaml that is the hub's own."""
 
+MOST_SECRET = 64 * 1024
+"""Bytes that a file may have which holds a secret: chains of certificates are long."""
 _SPELT_OTHERWISE = (tuple, set, frozenset, PurePath, Enum)
 """Types that YAML has no way to write: a list or a text is taken for them. All others must be given as they are."""
 
@@ -191,8 +195,16 @@ def _secret(value: Any, info: ValidationInfo) -> Secret:
 
 def _content(name: str, directory: Path | None) -> str:
     try:
+        path = (directory or Path()) / Path(name).expanduser()
+        # Should it be a named pipe, nobody shall wait for somebody to write into it.
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is none")
+            content = file.read(MOST_SECRET + 1)
+        if len(content) > MOST_SECRET:
+            raise OSError(errno.EFBIG, "it is too long for a secret")
         # A file ends with a newline that its writer did not think of.
-        return ((directory or Path()) / Path(name).expanduser()).read_text(encoding="utf-8").strip()
+        return content.decode().strip()
     except OSError as error:
         raise refusal(f"the file {name} cannot be read: {error.strerror}") from None
     except (ValueError, RuntimeError):

@@ -121,8 +121,29 @@ def held(place: Place) -> Iterator[None]:
     with _locked(place.lock) as found:
         if isinstance(found, _Owner):
             raise HubStateError(f"a hub for {place.config} already runs (pid {found.pid}); stop it first")
-        _sign(found, place)
+        _sign(found, place, place.lock)
         yield
+
+
+def make_log_directory(directory: Path) -> None:
+    """Make a directory of logs, for the user alone, if it is not there, and see that not everybody may write to it.
+
+    Whoever may could put a link into the place of a log, and have models write to any file of the user's. A group may:
+    on many systems each user has one of their own.
+
+    Raises:
+        HubError: it cannot be made, or everybody may write to it.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = directory.stat().st_mode
+    except OSError as error:
+        raise HubError(f"log_path: {directory} cannot be made ({error.strerror}); name another") from None
+    if mode & stat.S_IWOTH:
+        raise HubError(
+            f"log_path: everybody may write to {directory}, and put links there that lead the logs elsewhere; run"
+            f" `chmod o-w {directory}`, or name a directory in it that the hub can make"
+        )
 
 
 @contextmanager
@@ -133,10 +154,7 @@ def held_logs(directory: Path, place: Place) -> Iterator[None]:
         HubStateError: another hub uses it, or models that one has left running.
         HubError: it cannot be used.
     """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise HubError(f"log_path: {directory} cannot be made ({error.strerror}); name another") from None
+    make_log_directory(directory)
     with _locked(directory / LOG_LOCK) as found:
         advice = "stop it first, or give each hub a log_path of its own"
         if isinstance(found, _Owner):
@@ -149,7 +167,7 @@ def held_logs(directory: Path, place: Place) -> Iterator[None]:
                 f"models of the hub for {before.config}, which has ended, still write to {directory}; start that hub"
                 " again, which finds them, or give each hub a log_path of its own"
             )
-        _sign(found, place)
+        _sign(found, place, directory / LOG_LOCK)
         yield
 
 
@@ -195,9 +213,12 @@ def _owner(lock: int) -> _Owner:
     return _Owner(pid.strip(), config.strip())
 
 
-def _sign(lock: int, place: Place) -> None:
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n{place.config}\n".encode(errors="replace"), 0)
+def _sign(lock: int, place: Place, path: Path) -> None:
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n{place.config}\n".encode(errors="replace"), 0)
+    except OSError as error:
+        raise HubError(f"{path} cannot be written ({error.strerror}); make room for it") from None
 
 
 def _has_runs(place: Place) -> bool:

@@ -1025,6 +1025,8 @@ GARBAGE: dict[str, bytes] = {
     "a note that is none": b'{"note": 7}\n',
     "wrong rules": b'{"rotation": {"max_bytes": "x", "backups": 1, "compress": true}}\n',
     "endless rules": b'{"rotation": {"max_bytes": Infinity, "backups": 1, "compress": true}}\n',
+    "backups without end": b'{"rotation": {"max_bytes": 65536, "backups": 1000000000, "compress": true}}\n{"rotate": 1}\n',
+    "a note too deep to be written again": b'{"note": ' + b'{"a":' * 400 + b"1" + b"}" * 401 + b"\n",
     "no backups": b'{"rotation": {"max_bytes": 1, "backups": 0, "compress": true}}\n',
     "too deep": b"[" * 100_000 + b"\n",
     "half a command": b'{"kill": tr',

@@ -1,4 +1,5 @@
-"""The command line and the environment of a model's process, from its entry of hub.yaml."""
+"""The command line and the environment of a model's process, from collections.abc import Collection
+from its entry of hub.yaml."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ def prepared(
     environ: dict[str, str] | None = None,
     host: str = "127.0.0.1",
     port: int | None = PORT,
+    withheld: Collection[str] = (),
     **entry: Any,
 ) -> Launch:
     """How the hub would start the model `m` with these keys; its hub.yaml is in `directory`."""
@@ -44,7 +47,8 @@ def prepared(
     # JSON is YAML.
     path.write_text(json.dumps({"models": [{"name": "m", **entry}]}))
     model = load_settings(path).models[0]
-    return prepare(model, host=host, port=port, directory=directory, environ={} if environ is None else environ)
+    environ = {} if environ is None else environ
+    return prepare(model, host=host, port=port, directory=directory, environ=environ, withheld=withheld)
 
 
 def refusal(directory: Path, *, environ: dict[str, str] | None = None, **entry: Any) -> str:
@@ -527,6 +531,12 @@ def test_the_environment_is_the_hubs_with_the_models_on_top(tmp_path: Path) -> N
     env = prepared(tmp_path, environ=environ, command=["/bin/sh"], env={"THREADS": 4}).env
     assert env == {"LANG": "C", "THREADS": "4", "PYTHONUNBUFFERED": "1"}
     assert environ == {"LANG": "C", "THREADS": "1"}, "the hub's own is not changed"
+
+
+def test_what_is_withheld_of_it_the_model_gets_only_from_its_own_entry(tmp_path: Path) -> None:
+    environ = {"LANG": "C", "TOKEN": "t", "KEY": "k"}
+    model = prepared(tmp_path, environ=environ, withheld={"TOKEN", "KEY"}, command=["/bin/sh"], env={"KEY": "own"})
+    assert model.env == {"LANG": "C", "KEY": "own", "PYTHONUNBUFFERED": "1"}
 
 
 def test_by_default_it_is_that_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

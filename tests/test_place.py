@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -10,8 +11,8 @@ import stat
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,6 +224,30 @@ def test_what_a_power_cut_left_in_a_lock_file_does_not_matter(config: Path, plac
         assert place.lock.read_text() == f"{os.getpid()}\n{config}\n"
 
 
+@contextmanager
+def no_room() -> Iterator[None]:
+    """No file can grow, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("which", ["of the hub", "of the logs"])
+def test_a_full_disk_is_told_and_nothing_is_held(place: Place, logs: Path, which: str) -> None:
+    lock = place.lock if which == "of the hub" else logs / LOG_LOCK
+
+    def hold() -> AbstractContextManager[None]:
+        return held(place) if which == "of the hub" else held_logs(logs, place)
+
+    with pytest.raises(HubError, match=rf"{lock} cannot be written \(.*\); make room for it"), no_room(), hold():
+        pass
+    with hold():
+        pass
+
+
 # One hub for each log path.
 
 
@@ -261,6 +286,21 @@ def test_a_log_path_that_cannot_be_used_is_named(home: Path, place: Place, logs:
         (home / in_the_way).write_text("")
         words = f"log_path: {logs} cannot be made .*; name another"
     with pytest.raises(HubError, match=words), held_logs(logs, place):
+        pass
+
+
+@pytest.mark.parametrize("bits", [0o777, 0o1777, 0o702], ids=oct)
+def test_a_log_path_that_everybody_may_write_to_is_refused(place: Place, logs: Path, bits: int) -> None:
+    logs.mkdir(parents=True)
+    logs.chmod(bits)
+    with (
+        pytest.raises(HubError, match=f"everybody may write to {logs}.* run `chmod o-w {logs}`"),
+        held_logs(logs, place),
+    ):
+        pass
+    assert not list(logs.iterdir())
+    logs.chmod(0o775)
+    with held_logs(logs, place):
         pass
 
 

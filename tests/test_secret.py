@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 import pickle
 import pprint
 import traceback
@@ -68,6 +69,17 @@ def test_a_secret_is_text_or_where_the_text_is(place: Path, sink: Callable[..., 
     arguments, found = check_options(sink, {"token": written}, place)
     assert (arguments["token"].reveal(), found) == (CANARY, [])
     assert CANARY not in f"{arguments} {arguments['token']}"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("fifo", "it is none"), ("/dev/zero", "it is none"), ("long", "it is too long for a secret")],
+)
+def test_no_file_of_a_secret_makes_a_hub_wait_or_takes_its_memory(place: Path, name: str, why: str) -> None:
+    os.mkfifo(place / "fifo")
+    (place / "long").write_bytes(b"x" * 65537)
+    arguments, (finding,) = check_options(plain, {"token": {"file": name}}, place)
+    assert (arguments, finding.message) == ({}, f"the file {name} cannot be read: {why}")
 
 
 def test_a_secret_that_may_be_left_out_may_also_be_empty(place: Path) -> None:

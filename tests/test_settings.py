@@ -451,6 +451,10 @@ def test_a_hub_has_models(load: Load, text: str, line: str) -> None:
     assert problem(load, text) == line
 
 
+def test_a_key_that_is_empty_is_unknown_like_any_other(load: Load) -> None:
+    assert problem(load, MODELS + '"": 1\n').startswith("hub.yaml:2:1: unknown key")
+
+
 # Everything at once.
 
 FULL_OF_MISTAKES = """\

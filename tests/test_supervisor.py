@@ -167,6 +167,8 @@ class Play:
     ) -> None:
         self.path = path / "hub.yaml"
         self.clock = FakeClock()
+        self.set_by = 0.0
+        """By how much somebody has set the time of day."""
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.factory = FakeProcesses()
         self.processes = self.factory.by_model
@@ -184,7 +186,7 @@ class Play:
                 probe_factory=lambda target: FakeProbe(target, self.probes),
                 machine=self.machine,
                 clock=self.clock,
-                wall=self.clock,
+                wall=lambda: self.clock() + self.set_by,
                 jitter=lambda: self.luck,
             )
         )
@@ -545,6 +547,15 @@ def test_the_envelope_tells_the_run_its_end_and_its_last_words(play: Play) -> No
     assert event.run_id == started["event"].run_id
     assert (event.signal, event.uptime_seconds, event.log_tail) == ("SIGKILL", 12.5, ("its last words",))
     assert (event.restart_in, event.forced) == (1.0, False)
+
+
+@pytest.mark.parametrize("set_by", [86400.0, -86400.0])
+def test_a_time_of_day_that_is_set_meanwhile_makes_no_process_older_or_younger(play: Play, set_by: float) -> None:
+    play.wait(12.5)
+    play.set_by = set_by
+    play.end("a", -9, at=play.clock())
+    (failed,) = [args["event"] for hook, args in play.events if hook == "model_failed"]
+    assert failed.uptime_seconds == 12.5
 
 
 def test_events_are_numbered_without_a_gap(play: Play) -> None:
@@ -2367,6 +2378,13 @@ def test_a_model_that_was_still_starting_becomes_ready_and_that_is_told(tmp_path
     (seconds,) = [args["startup_seconds"] for hook, args in play.events if hook == "model_ready"]
     assert seconds == pytest.approx(100.05, abs=0.01), "since it was started, and not since it was found"
     assert play.process("a").facts == {"ready_at": play.clock()}
+
+
+def test_one_that_by_the_time_of_day_is_yet_to_be_started_was_started_just_now(tmp_path: Path) -> None:
+    text = hub(model("a", command=SERVER, default="true", health="{startup_timeout: 10}"))
+    play = Play(tmp_path, text, lambda play: left_by(text, started_at=play.clock() + 86400)(play))
+    play.wait(10.1)
+    assert play.story("a") == ["adopted", "unhealthy startup_timeout"]
 
 
 def test_the_time_to_become_ready_began_with_the_process(tmp_path: Path) -> None:

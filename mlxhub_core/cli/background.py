@@ -13,6 +13,7 @@ from pathlib import Path
 from mlxhub_core.cli.common import printable
 from mlxhub_core.errors import EXIT_FAILED, EXIT_USAGE, HubError
 from mlxhub_core.logs import read_from, size
+from mlxhub_core.place import make_log_directory
 from mlxhub_core.waits import until_readable
 
 LAST_BYTES = 64 * 1024
@@ -78,7 +79,7 @@ def start_hub(config: Path, log: Path) -> Background:
     with ExitStack() as stack:
         stack.callback(os.close, done)
         try:
-            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_log_directory(log.parent)
             output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         except OSError as error:
             raise HubError(f"the hub's log {log} cannot be written ({error.strerror}); change log_path") from None

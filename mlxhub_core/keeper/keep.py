@@ -35,6 +35,8 @@ TAIL = 16 * 1024
 """Bytes of a run's last output that are kept for its end."""
 DRAIN = 1.0
 """Seconds to read on when all of the session has ended: somebody outside of it may hold the pipe, and fill it."""
+MOST_BACKUPS = 1000
+"""Rotated files at most; each rotation looks for all of them."""
 LONGEST_GRACE = 1e6
 """Seconds from SIGTERM to SIGKILL; a selector waits for 24 days at most."""
 
@@ -248,12 +250,15 @@ class Keeper:
                 self._session.stop(grace)
             case {"kill": _}:
                 self._session.kill()
-            case {"note": dict(note)}:
+            # Flat: what is too deep to be written again would end us later.
+            case {"note": dict(note)} if not any(isinstance(fact, dict | list) for fact in note.values()):
                 self._state["note"] = note
                 self._save()
                 self._file.prepare()
-            case {"rotation": {"max_bytes": limit, "backups": int(backups), "compress": compress}} if backups > 0:
-                self._log.rotation = {"max_bytes": limit and int(limit), "backups": backups, "compress": bool(compress)}
+            case {
+                "rotation": {"max_bytes": None | int() as limit, "backups": int(backups), "compress": bool(compress)}
+            } if (limit is None or limit > 0) and 0 < backups <= MOST_BACKUPS:
+                self._log.rotation = {"max_bytes": limit, "backups": backups, "compress": compress}
             case {"rotate": _}:
                 self._rotate()
             case _:

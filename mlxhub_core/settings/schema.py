@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -304,6 +304,22 @@ class HubSettings:
     def directory(self) -> Path:
         """The directory of hub.yaml: relative paths in it start there."""
         return self.path.parent
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """The environment variables that sinks have their secrets from, as ``{env: NAME}``. Models need none of them."""
+        return frozenset(_variables_in([sink.options for sink in self.sinks]))
+
+
+def _variables_in(options: object) -> Iterator[str]:
+    match options:
+        case {"env": str(name), **rest} if not rest:
+            yield name
+        case Mapping():
+            yield from _variables_in(list(options.values()))
+        case list():
+            for option in options:
+                yield from _variables_in(option)
 
 
 SettingsChange = Callable[[HubSettings], AbstractContextManager[Callable[[], None]]]

@@ -368,8 +368,8 @@ class Lifecycle:
             run.begin(self.settings.health, adopted=adopted)
 
     def _then(self, wall: float) -> float:
-        """A moment in seconds since the epoch, on the hub's clock."""
-        return self._world.clock() - (self._world.wall() - wall)
+        """A moment in seconds since the epoch, on the hub's clock; now, if the time of day was set back behind it."""
+        return self._world.clock() - max(0.0, self._world.wall() - wall)
 
     def _on_launch_failure(self, run_id: str, reason: Reason, error: Exception) -> HubError:
         if not isinstance(error, ModelError):
@@ -511,7 +511,9 @@ class Lifecycle:
     def _uptime(self, run: Run) -> float:
         """Seconds that a process ran which has ended."""
         assert self._stopped_at is not None
-        return max(0.0, run.uptime - (self._world.wall() - self._stopped_at))
+        late = self._world.wall() - self._stopped_at
+        # Before it was started, or still to come: then the time of day was set meanwhile, and says nothing.
+        return run.uptime - late if 0 <= late <= run.uptime else run.uptime
 
     def _cancel_restart(self) -> None:
         self.due = False

@@ -410,7 +410,8 @@ class Loop:
         assert self._settings is not None
         host, name = self._settings.host, model.name
         port = self._admission.claim(model)
-        launch = prepare(model, host=host, port=port, directory=self._settings.directory)
+        directory, withheld = self._settings.directory, self._settings.secret_variables
+        launch = prepare(model, host=host, port=port, directory=directory, withheld=withheld)
         log = logs.log_file(self._settings.log_path, name)
         begin = logs.size(log)
         known = essence(self._settings, model)

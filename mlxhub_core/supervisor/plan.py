@@ -27,7 +27,10 @@ class Plan:
     """Which models a reload starts, stops, restarts, and leaves as they are, in the order of hub.yaml.
 
     Attributes:
-        start, stop, restart, unchanged: the models.
+        start: the models that it starts.
+        stop: those that it ends.
+        restart: those that it ends and starts again.
+        unchanged: those that it leaves as they are.
         warnings: what works but deserves a word, with its place in hub.yaml: keys that have no use, sinks that the hub
             will do without, and what a sink uses that a later hub will not have.
     """
