@@ -604,7 +604,8 @@ def test_what_a_sink_uses_that_is_deprecated_is_told_with_the_sink_and_its_place
     with HubManager(tmp_path / "hub.yaml") as hub:
         assert hub.plan().warnings == (words,)
     checked = CliRunner().invoke(cli, ["check", str(tmp_path / "hub.yaml")])
-    assert (checked.exit_code, checked.stderr) == (0, f"warning: {words}\n")
+    assert checked.exit_code == 0
+    assert f"warning: {words}\n" in checked.stderr
 
 
 def test_a_plan_tells_every_warning_there_is(site: Path, tmp_path: Path) -> None:
