@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mlxhub_core.control.client import ControlClient
@@ -67,6 +68,12 @@ class Following:
     def line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().decode()
+
+    def until_it_reads(self, *logs: str) -> None:
+        """What comes before it has begun is none of its business."""
+        names = {str(Path("logs", f"{log}.log").resolve()) for log in logs}
+        process = psutil.Process(self.process.pid)
+        wait_until(lambda: names <= {file.path for file in process.open_files()})
 
     def until(self, words: str) -> str:
         while words not in (line := self.line()):
@@ -220,6 +227,7 @@ def test_lines_of_several_logs_stand_behind_the_names_of_their_models(hub: Contr
 
 def test_logs_are_followed_through_rotations(hub: ControlClient) -> None:
     follower = Following("logs", "-f", "-n", "0", "bad", "good")
+    follower.until_it_reads("bad", "good")
     mlxhub("restart-model", "good", "--wait")
     assert follower.until("Starting httpd").startswith("good | ")
     mlxhub("logs", "rotate", "bad", "good")
@@ -230,6 +238,7 @@ def test_logs_are_followed_through_rotations(hub: ControlClient) -> None:
 
 def test_the_log_of_a_single_model_is_followed_as_it_is(hub: ControlClient) -> None:
     follower = Following("logs", "-f", "-n", "0", "bad")
+    follower.until_it_reads("bad")
     fail_for_good()
     assert follower.until("run ").startswith("run ")
     assert follower.interrupt() == 130

@@ -275,7 +275,12 @@ EXAMPLES = [
     ("init", INIT),
     *((page.name, text) for page in pages() for text in blocks(page.read_text(encoding="utf-8"), "yaml")),
 ]
-EXAMPLES = [(page, text) for page, text in EXAMPLES if re.search("^(models|sinks):", text, re.MULTILINE)]
+# On the page of first-hub.md one thing is wrong on purpose.
+EXAMPLES = [
+    (page, text)
+    for page, text in EXAMPLES
+    if re.search("^(models|sinks):", text, re.MULTILINE) and "defualt" not in text
+]
 
 
 @pytest.fixture(scope="module")
