@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 
-.PHONY: help dev run test check lint types imports oldest format docs commands site bench clean
+.PHONY: help dev run test check lint types imports oldest format docs commands site bench bench-quick clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 dev: $(VENV)/.installed ## make .venv with everything in it
 
@@ -65,12 +65,15 @@ commands: $(VENV)/.installed ## write docs/commands.md anew, from the commands
 site: $(VENV)/.installed ## build the site of the documentation, in which nothing may be amiss
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.installed ## figures, each beside a floor measured in the same run
-	$(BIN)/python bench/import_time.py
-	$(BIN)/python bench/publish.py
-	$(BIN)/python bench/keeper.py
-	$(BIN)/python bench/statsd_sink.py
-	$(BIN)/python bench/prom_sink.py
+bench: $(VENV)/.bench ## all figures beside floors and peers, about 10 minutes; ARGS=crash for some
+	$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(VENV)/.bench ## the same with few samples, in a minute
+	$(BIN)/python -m bench --quick $(ARGS)
+
+$(VENV)/.bench: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) mlxhub-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

@@ -7,10 +7,7 @@ series of models that are gone, and loses the whole page to one that raises. Way
 
 from __future__ import annotations
 
-import gc
 import http.client
-import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,14 +15,16 @@ from contextlib import ExitStack
 from mlxhub_prom_sink import PrometheusSink
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from bench.figure import OURS, Figure
+from bench.pace import Pace
 from mlxhub_core import HubEvent, HubInfo, HubModelContext, ModelState, ModelStatus, SinkStats
 from mlxhub_core.metrics import CATALOGUE, Kind, Metric, Usage, prometheus_name
 from mlxhub_core.runner import SinkRunner
 
-SCRAPES = 30
+FLOOR = "plain objects"
+MODELS = 50
 EVENTS = 500
 """Events in a round; fewer than the queue holds, so that none is dropped."""
-ROUNDS = 40
 ACCEPT = "application/openmetrics-text; version=1.0.0"
 EVENT = HubEvent(seq=1, id="1", time=1000.0)
 
@@ -52,48 +51,41 @@ class Hub:
         return HubInfo("0.1.0", "3.11", None, 1, "hub.yaml", 1000.0)
 
 
-def main() -> None:
-    """Measure and print two tables."""
-    print(f"Python {sys.version.split()[0]} on {sys.platform}; medians")
-    print(f"\nA scrape over HTTP in OpenMetrics, {SCRAPES} times")
-    print(f"{'models':>6} {'series':>7} {'way':24} {'ms':>8} {'of CPU':>8} {'bytes':>9} {'gzip':>8}")
-    for models in (5, 50, 200):
-        _scrapes(models)
-    print(f"\nAn event, in microseconds of the hub's thread; {ROUNDS} rounds of {EVENTS}")
-    _events()
+def figures(pace: Pace) -> list[Figure]:
+    """Measure."""
+    return [_scrapes(pace), _events(pace)]
 
 
-def _scrapes(models: int) -> None:
+def _scrapes(pace: Pace) -> Figure:
+    figure = Figure(
+        f"scrape of {MODELS} models",
+        "ms",
+        "a GET of /metrics in OpenMetrics; the floor is as many series as objects of prometheus_client, and its server",
+        FLOOR,
+    )
     with ExitStack() as stack:
-        hub = Hub(models)
+        hub = Hub(MODELS)
         sink = PrometheusSink("127.0.0.1:0", process_metrics=False)
         sink.hub_started(hub=hub, event=EVENT)
         sink.set_usage({model.name: Usage(10**9, 1.0, 9, 9) for model in hub.status()})
         sink.open()
         stack.callback(sink.close)
-        registry = _plain(sink)
-        server, thread = start_http_server(0, "127.0.0.1", registry)
+        server, thread = start_http_server(0, "127.0.0.1", _plain(sink))
         stack.callback(thread.join)
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
-        ports = {"mlxhub sink": int(str(sink.where).split(":")[2].split("/")[0]), "plain objects": server.server_port}
-        took: dict[str, list[tuple[float, float]]] = {name: [] for name in ports}
-        for _ in range(SCRAPES):
+        ports = {FLOOR: server.server_port, OURS: int(str(sink.where).split(":")[2].split("/")[0])}
+        for _ in pace.rounds(30, 5, seconds=20):
             for name, port in ports.items():
-                wall, cpu = time.perf_counter(), time.process_time()
+                begin = time.perf_counter()
                 _scrape(port)
-                took[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-        for name, port in ports.items():
-            body = _scrape(port)
-            series = sum(not line.startswith(b"#") for line in body.splitlines())
-            ms, cpu = (statistics.median(each) * 1000 for each in zip(*took[name], strict=True))
-            packed = len(_scrape(port, gzip=True))
-            print(f"{models:6} {series:7} {name:24} {ms:8.1f} {cpu:8.1f} {len(body):9} {packed:8}")
+                figure.add(name, (time.perf_counter() - begin) * 1000)
+    return figure
 
 
-def _scrape(port: int, *, gzip: bool = False) -> bytes:
+def _scrape(port: int) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    headers = {"Accept": ACCEPT, "Accept-Encoding": "gzip" if gzip else "identity"}
+    headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
     connection.request("GET", "/metrics", headers=headers)
     body = connection.getresponse().read()
     connection.close()
@@ -121,34 +113,29 @@ def _object(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Hi
     return Gauge(name, metric.help, metric.labels, registry=registry)
 
 
-def _events() -> None:
+def _events(pace: Pace) -> Figure:
+    figure = Figure(
+        "event told to the Prometheus sink",
+        "µs",
+        f"of the hub's thread, until it is in the sink's queue; rounds of {EVENTS}; the floor is one `labels().inc()`",
+        "plain Counter",
+    )
     ctx = HubModelContext("model-0", "chat", "")
-    sink = PrometheusSink("127.0.0.1:0", process_metrics=False)
-    runner = SinkRunner("prometheus", sink, print)
+    runner = SinkRunner("prometheus", PrometheusSink("127.0.0.1:0", process_metrics=False), print)
     counter = Counter("plain", "A counter.", ("model", "group"), registry=CollectorRegistry())
     arguments = {"ctx": ctx, "exit_code": 0, "event": EVENT}
     ways: dict[str, Callable[[], object]] = {
-        "plain Counter.labels().inc()": lambda: counter.labels("model-0", "chat").inc(),
-        "the sink's hook alone": lambda: sink.model_stopped(ctx, exit_code=0, event=EVENT),
-        "offered to the sink's queue": lambda: runner.offer("model_stopped", arguments),
+        "plain Counter": lambda: counter.labels("model-0", "chat").inc(),
+        OURS: lambda: runner.offer("model_stopped", arguments),
     }
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    gc.disable()
-    for _ in range(ROUNDS):
+    for _ in pace.rounds(40, 5, seconds=20):
         for name, call in ways.items():
             begin = time.perf_counter()
             for _ in range(EVENTS):
                 call()
-            took[name].append((time.perf_counter() - begin) / EVENTS * 1e6)
+            figure.add(name, (time.perf_counter() - begin) / EVENTS * 1e6)
             while runner.stats().queue_length:
                 time.sleep(0.001)
-    gc.enable()
-    floor = statistics.median(took["plain Counter.labels().inc()"])
-    for name, each in took.items():
-        print(f"{name:32} {statistics.median(each):8.2f} {statistics.median(each) / floor:6.1f} times the floor")
     runner.begin_close()
     runner.end_close(5)
-
-
-if __name__ == "__main__":
-    main()
+    return figure

@@ -7,20 +7,20 @@ the hub pays more is for the queue and the thread of each sink, which is what a 
 
 from __future__ import annotations
 
-import statistics
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pluggy
 
+from bench.figure import OURS, Figure
+from bench.pace import Pace
 from mlxhub_core import HubEvent, HubModelContext, hookimpl, hookspecs
 from mlxhub_core.fanout import Fanout
 
-ROUNDS = 20
+FLOOR = "bare pluggy"
 EVENTS = 50
 """Events in a round."""
 PACE = 0.001
@@ -58,18 +58,21 @@ class Hung(Healthy):
         self._over.wait()
 
 
-def main() -> None:
-    """Measure and print a table."""
-    print(f"pluggy {pluggy.__version__}, Python {sys.version.split()[0]} on {sys.platform}; {ROUNDS * EVENTS} events")
-    print("microseconds for one event: median (99th percentile); ratio to the bare pluggy call")
-    print(f"{'sinks':12} {'bare loop':>16} {'bare pluggy':>16} {'mlxhub':>16} {'ratio':>6}")
-    for number in (0, 1, 3, 10):
-        _row(f"{number} healthy", number, [Healthy() for _ in range(number)])
+def figures(pace: Pace) -> list[Figure]:
+    """Measure."""
+    healthy = _figure("event told to 3 sinks", pace, [Healthy() for _ in range(3)])
     over = threading.Event()
-    _row("10 hung", 10, [Hung(over) for _ in range(10)], over)
+    return [healthy, _figure("event told to 10 sinks that hang", pace, [Hung(over) for _ in range(10)], over)]
 
 
-def _row(name: str, number: int, sinks: list[Any], over: threading.Event | None = None) -> None:
+def _figure(name: str, pace: Pace, sinks: list[Any], over: threading.Event | None = None) -> Figure:
+    figure = Figure(
+        name,
+        "µs",
+        "until `publish` returns on the hub's thread, one event a millisecond; the floor is pluggy alone, whose sinks"
+        " run then and there, and do nothing",
+        FLOOR,
+    )
     with ExitStack() as stack:
         fanout = Fanout(lambda _line: None)
         stack.callback(lambda: fanout.finish([fanout.remove(name) for name in fanout.names()]))
@@ -78,22 +81,23 @@ def _row(name: str, number: int, sinks: list[Any], over: threading.Event | None 
             fanout.add(f"sink{index}", sink)
         for _ in range(2000 if over else 0):  # so that the queues are full, which is the dearer case
             fanout.publish("model_failed", EVENT)
-        times = _alternating([_loop(number), _pluggy(number), lambda event: fanout.publish("model_failed", event)])
-    cells = [(statistics.median(figures), statistics.quantiles(figures, n=100)[98]) for figures in times]
-    shown = "".join(f" {f'{median:.1f} ({worst:.0f})':>16}" for median, worst in cells)
-    print(f"{name:12}{shown} {cells[2][0] / cells[1][0]:6.1f}")
+        ways: dict[str, Publish] = {
+            FLOOR: _pluggy(len(sinks)),
+            "a bare loop": _loop(len(sinks)),
+            OURS: lambda event: fanout.publish("model_failed", event),
+        }
+        for _ in pace.rounds(20, 4, seconds=15):
+            for way, publish in ways.items():
+                figure.add(way, *_times(publish))
+    return figure
 
 
-def _alternating(ways: list[Publish]) -> list[list[float]]:
-    times: list[list[float]] = [[] for _ in ways]
-    for _ in range(ROUNDS):
-        for publish, figures in zip(ways, times, strict=True):
-            for _ in range(EVENTS):
-                begin = time.perf_counter_ns()
-                publish(EVENT)
-                figures.append((time.perf_counter_ns() - begin) / 1000)
-                time.sleep(PACE)
-    return times
+def _times(publish: Publish) -> Iterator[float]:
+    for _ in range(EVENTS):
+        begin = time.perf_counter_ns()
+        publish(EVENT)
+        yield (time.perf_counter_ns() - begin) / 1000
+        time.sleep(PACE)
 
 
 def _loop(number: int) -> Publish:
@@ -112,7 +116,3 @@ def _pluggy(number: int) -> Publish:
     for _ in range(number):
         plugins.register(Marked())
     return lambda event: plugins.hook.model_failed(**event)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -19,10 +18,13 @@ from contextlib import contextmanager
 from mlxhub_statsd_sink import StatsdSink
 from statsd import StatsClient  # type: ignore[import-untyped]
 
+from bench.figure import OURS, Figure
+from bench.pace import Pace
 from mlxhub_core import HubEvent, HubModelContext
 from mlxhub_core.runner import SinkRunner
 
-ROUNDS = 15
+FLOOR = "bare statsd.StatsClient"
+BURST = 100
 EVENTS = 2000
 """Events in a round."""
 
@@ -44,30 +46,25 @@ print(json.dumps([packets, lines]), flush=True)
 Way = Callable[[], None]
 
 
-def main() -> None:
-    """Measure and print a table."""
-    print(f"Python {sys.version.split()[0]} on {sys.platform}; {ROUNDS} rounds of {EVENTS} events over UDP")
-    print(f"{'way':38} {'events/s (median)':>18} {'to bare':>8} {'packets/event':>14} {'arrived':>8}")
-    ways: dict[str, Callable[[int], Iterator[Way]]] = {"bare statsd.StatsClient": _bare}
-    for burst in (1, 10, 100, 1000):
-        ways[f"mlxhub sink, {burst} event{'s' * (burst > 1)} at a time"] = lambda port, burst=burst: _sink(port, burst)
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    counts: dict[str, list[int]] = {name: [0, 0] for name in ways}
-    for _ in range(ROUNDS):
+def figures(pace: Pace) -> list[Figure]:
+    """Measure."""
+    figure = Figure(
+        "events sent by the statsd sink",
+        "events/s",
+        f"{BURST} at a time, through the sink's queue, thread and encoder, to a UDP server of its own; the floor sends a"
+        " packet for each, then and there",
+        FLOOR,
+        better="more",
+    )
+    ways: dict[str, Callable[[int], Iterator[Way]]] = {FLOOR: _bare, OURS: _sink}
+    for _ in pace.rounds(15, 3, seconds=20):
         for name, way in ways.items():
-            rate, packets, lines = _round(way)
-            rates[name].append(rate)
-            counts[name][0] += packets
-            counts[name][1] += lines
-    bare = statistics.median(rates["bare statsd.StatsClient"])
-    for name, figures in rates.items():
-        median, (packets, lines) = statistics.median(figures), counts[name]
-        arrived = lines / (ROUNDS * EVENTS)
-        print(f"{name:38} {median:18,.0f} {median / bare:8.2f} {packets / lines:14.3f} {arrived:8.1%}")
+            figure.add(name, _round(way))
+    return [figure]
 
 
-def _round(way: Callable[[int], Iterator[Way]]) -> tuple[float, int, int]:
-    """Events per second; packets and events that arrived."""
+def _round(way: Callable[[int], Iterator[Way]]) -> float:
+    """Events per second."""
     with subprocess.Popen([sys.executable, "-c", COUNT], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline())
@@ -77,8 +74,10 @@ def _round(way: Callable[[int], Iterator[Way]]) -> tuple[float, int, int]:
             seconds = time.perf_counter() - begin
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
             end.sendto(b"end", ("127.0.0.1", port))
-        packets, lines = json.loads(server.stdout.readline())
-    return EVENTS / seconds, packets, lines
+        _, lines = json.loads(server.stdout.readline())
+    if lines < EVENTS:
+        raise RuntimeError(f"only {lines} of {EVENTS} events arrived")
+    return EVENTS / seconds
 
 
 def _bare(port: int) -> Iterator[Way]:
@@ -92,12 +91,12 @@ def _bare(port: int) -> Iterator[Way]:
     client.close()
 
 
-def _sink(port: int, burst: int) -> Iterator[Way]:
+def _sink(port: int) -> Iterator[Way]:
     runner = SinkRunner("statsd", StatsdSink(port=port), print)
 
     def send() -> None:
-        for done in range(burst, EVENTS + 1, burst):
-            for _ in range(burst):
+        for done in range(BURST, EVENTS + 1, BURST):
+            for _ in range(BURST):
                 runner.offer("model_stopped", EVENT)
             while runner.stats().delivered < done:
                 time.sleep(0)
@@ -105,7 +104,3 @@ def _sink(port: int, burst: int) -> Iterator[Way]:
     yield send
     runner.begin_close()
     runner.end_close(5)
-
-
-if __name__ == "__main__":
-    main()

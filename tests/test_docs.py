@@ -205,3 +205,10 @@ def test_links_in_the_docs_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_ratios_of_the_readme_are_those_that_were_measured() -> None:
+    quoted = re.findall(r"<!-- from bench/RESULTS.md -->\n(.*?)<!-- end -->", README, re.DOTALL)[0].splitlines()
+    results = (ROOT / "bench" / "RESULTS.md").read_text(encoding="utf-8").splitlines()
+    assert len(quoted) == 3
+    assert [line for line in quoted if line not in results] == []

@@ -1,0 +1,1 @@
+"""mlxhub's figures, each beside its floor and its peers in the same run: `make bench`."""

@@ -1,0 +1,96 @@
+"""`kill -9` of the daemon: what becomes of the programs, of what they print, and what the next daemon makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from bench.figure import OURS, Bound, Figure
+from bench.pace import Pace
+from bench.peers import Daemon, Setup, Start, daemons
+from bench.tools import Lines, alive, place, wait
+from mlxhub_core import HubError
+from mlxhub_core.control.client import ControlClient
+
+MODELS = 20
+TALKER = "n=0; echo $$ > began; while :; do echo $n || exit 1; echo $n > said; n=$((n + 1)); sleep 0.02; done"
+
+
+def figures(pace: Pace) -> list[Figure]:
+    """Measure."""
+    how = f"of {MODELS} programs, one of which prints a line every 20 ms; the daemon gets SIGKILL"
+    live = Figure(
+        "programs that live on after kill -9 of the daemon",
+        "",
+        how,
+        better="more",
+        target=(Bound("median", MODELS),),
+    )
+    lost = Figure("lines lost after it", "lines", how + "; in the second after that", target=(Bound("max", 0),))
+    copies = Figure("second copies after the next start", "", how + ", and is started again", target=(Bound("max", 0),))
+    adopted = Figure(
+        "adoption of 20 by the next hub",
+        "ms",
+        "launch of the next daemon until it answers and has all programs; no peer adopts any",
+        target=(Bound("median", 250),),
+    )
+    for _ in pace.rounds(3, 1, seconds=40):
+        for name, start in daemons().items():
+            _killed(name, start, [live, lost, copies, adopted])
+    return [live, lost, copies, adopted]
+
+
+def _killed(name: str, start: Start, made: list[Figure]) -> None:
+    live, lost, copies, adopted = made
+    with place() as directory, contextlib.ExitStack() as stack:
+        began = Lines(directory / "began")
+        stack.callback(began.close)
+        quiet = {f"m{number}": "echo $$ > began; exec sleep 1000" for number in range(1, MODELS)}
+        setup = Setup({"m": f"cd {directory}; {TALKER}"} | quiet, grace=1)
+        daemon = stack.enter_context(start(directory, setup))
+        pids = [int(began.next()[0]) for _ in range(MODELS)]
+        time.sleep(1)
+        daemon.process.kill()
+        daemon.process.wait()
+        said = _said(directory)
+        time.sleep(1)
+        live.add(name, sum(alive(pid) for pid in pids))
+        lost.add(name, _lost(daemon, said))
+        old = [pid for pid in pids if alive(pid)]
+        launched = time.monotonic()
+        stack.enter_context(start(directory, setup))
+        if name == OURS:
+            wait(lambda: _has_all(directory, set(pids)), 0.005)
+            adopted.add(name, (time.monotonic() - launched) * 1000)
+        time.sleep(1.5)
+        new = len(_drained(began))
+        copies.add(name, max(0, len(old) + new - MODELS))
+
+
+def _lost(daemon: Daemon, at_the_kill: int) -> int:
+    """How many of the lines that the talker would have printed since then are not in the log: it prints 50 a second."""
+    logged = {int(line) for line in daemon.log().read_text().splitlines() if line.isdigit()}
+    said = _said(daemon.directory)
+    # A program that was ended by its own write has said nothing more; what it would have said is lost too.
+    return len(set(range(max(said, at_the_kill + 30))) - logged)
+
+
+def _said(directory: Path) -> int:
+    return int((directory / "said").read_text() or 0)
+
+
+def _has_all(directory: Path, pids: set[int]) -> bool:
+    try:
+        models = ControlClient(directory / "hub.yaml").get("/hub/status")["models"]
+    except HubError:
+        return False
+    return {model["pid"] for model in models} == pids
+
+
+def _drained(lines: Lines) -> list[str]:
+    found = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            found.append(lines.next(0.05)[0])
+    return found
