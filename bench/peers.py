@@ -37,7 +37,7 @@ class Setup:
         programs: names, and a shell script for each, which is in the directory as `<name>.sh`.
         restart: at once, whatever comes.
         grace: seconds between SIGTERM and SIGKILL.
-        limit: bytes at which a log is rotated; 0: never.
+        limit: bytes, in whole megabytes, at which a log is rotated; 0: never.
         told: where the time of each end that a listener hears of is written, as nanoseconds of the monotonic clock.
     """
 
@@ -100,7 +100,7 @@ def mlxhub(directory: Path, setup: Setup) -> Iterator[Daemon]:
         }
         for name, script in _scripts(directory, setup)
     ]
-    rotation = json.dumps({"max_bytes": setup.limit, "backups": 1000, "compress": False}) if setup.limit else "off"
+    rotation = json.dumps({"max_bytes": f"{setup.limit // 10**6}MB", "backups": 1000, "compress": False}) if setup.limit else "off"
     listed = "".join(f"- {json.dumps(model)}\n" for model in models)
     config = directory / "hub.yaml"
     config.write_text(f"log_path: .\nlog_rotation: {rotation}\nsinks: {{loguru: off}}\nmodels:\n{listed}")
