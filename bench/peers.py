@@ -100,7 +100,11 @@ def mlxhub(directory: Path, setup: Setup) -> Iterator[Daemon]:
         }
         for name, script in _scripts(directory, setup)
     ]
-    rotation = json.dumps({"max_bytes": f"{setup.limit // 10**6}MB", "backups": 1000, "compress": False}) if setup.limit else "off"
+    rotation = (
+        json.dumps({"max_bytes": f"{setup.limit // 10**6}MB", "backups": 1000, "compress": False})
+        if setup.limit
+        else "off"
+    )
     listed = "".join(f"- {json.dumps(model)}\n" for model in models)
     config = directory / "hub.yaml"
     config.write_text(f"log_path: .\nlog_rotation: {rotation}\nsinks: {{loguru: off}}\nmodels:\n{listed}")
