@@ -65,7 +65,7 @@ commands: $(VENV)/.installed ## write docs/commands.md anew, from the commands
 site: $(VENV)/.installed ## build the site of the documentation, in which nothing may be amiss
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.bench ## all figures beside floors and peers, about 10 minutes; ARGS=crash for some
+bench: $(VENV)/.bench ## all figures beside floors and peers, about 13 minutes; ARGS=crash for some
 	$(BIN)/python -m bench $(ARGS)
 
 bench-quick: $(VENV)/.bench ## the same with few samples, in a minute

@@ -34,6 +34,8 @@ def figures(pace: Pace) -> list[Figure]:
         "ms",
         "launch of the next daemon until it answers and has all programs; no peer adopts any",
         target=(Bound("median", 250),),
+        why="it takes little more than a hub's start without any model, most of which are imports (see the start of 1 "
+        "model); a program that has HubManager alone adopts 20 in 206 ms, Python's start included",
     )
     for _ in pace.rounds(3, 1, seconds=40):
         for name, start in daemons().items():

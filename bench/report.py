@@ -130,7 +130,7 @@ def plot(figures: Sequence[Figure], path: Path) -> None:
     axes.set_xlabel("times worse than mlxhub (left of 1: better)")
     axes.grid(axis="x", alpha=0.3)
     if shown:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3)
     canvas.savefig(path, dpi=110)
     plt.close(canvas)
 
