@@ -60,12 +60,15 @@ def _run(families: Sequence[str], pace: Pace, *, whole: bool) -> int:
     # A home of its own, so that a run leaves nothing in the user's. Not below $TMPDIR, which is so long on a Mac that the
     # peers' sockets would not fit.
     home = tempfile.mkdtemp(prefix="bench-", dir="/tmp")
+    usual = Path.home()
     os.environ |= {"HOME": home, MARK: home}
     about = machine.about(quick=pace.quick) | {"Load before the run": machine.load()}
     try:
         figures, failed = _measure(families, pace)
     finally:
         end_all(left := marked())
+        # matplotlib would make the home anew, for its cache.
+        os.environ["HOME"] = str(usual)
         shutil.rmtree(home, ignore_errors=True)
     _write(figures, about, failed, whole=whole)
     if left:

@@ -33,7 +33,7 @@ def figures(pace: Pace) -> list[Figure]:
     version = Figure("mlxhub --version", "ms", "wall time", FLOOR)
     with ExitStack() as stack:
         asked = {name: _asked(stack, name) for name in daemons()}
-        for _ in pace.rounds(20, 5, seconds=40):
+        for _ in pace.rounds(20, 3, seconds=40):
             for name, (directory, argv) in ({FLOOR: (Path.cwd(), PASS)} | asked).items():
                 status.add(name, _wall(argv, directory))
             for figure, argv in (

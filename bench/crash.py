@@ -67,13 +67,19 @@ def figures(pace: Pace) -> list[Figure]:
             ours(told, restarted, unkept)
             bare(told, restarted)
             for name, crash in slow:
-                every = 8 if name == "circus" else 4
-                if number % every == every - 1 or (pace.quick and number == 0):
+                if _turn(number, pace, slowest=name == "circus"):
                     crash(name, told, restarted)
-            for period, every in ((0.5, 4), (5.0, 8)):
-                if number % every == every - 1 or (pace.quick and number == 0):
+            for period in (0.5, 5.0):
+                if _turn(number, pace, slowest=period > 1):
                     told.add(f"polled every {period:g} s", _polled(period))
     return [told, restarted, unkept]
+
+
+def _turn(number: int, pace: Pace, *, slowest: bool) -> bool:
+    """Whether this round is for those that take a second, or for those that take some; a quick run is not for these."""
+    if pace.quick:
+        return number == 0 and not slowest
+    return number % (8 if slowest else 4) == 0
 
 
 class Stamp:

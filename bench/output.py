@@ -36,7 +36,7 @@ os.execvp("awk", ["awk", 'BEGIN { s = sprintf("%%99s", "x"); for (i = 0; i < %d;
 """
 TICK = """
 import os, time
-time.sleep(0.5)
+time.sleep(0.3)
 for _ in range(%d):
     time.sleep(0.03)
     os.write(1, b"%%d\\n" %% time.time_ns())
@@ -135,7 +135,7 @@ def _seen(log: Path, count: int) -> list[float]:
 
 
 def _stopped(pace: Pace) -> Figure:
-    seconds = pace.pick(4, 1.5)
+    seconds = pace.pick(4, 1)
     figure = Figure(
         "longest write while the daemon is stopped",
         "ms",
@@ -144,7 +144,7 @@ def _stopped(pace: Pace) -> Figure:
     )
     for _ in pace.rounds(2, 1, seconds=50):
         for name, start in daemons().items():
-            with _run(start, STEADY % (seconds + 1)) as daemon:
+            with _run(start, STEADY % (seconds + 0.5)) as daemon:
                 wait(functools.partial(_longer, daemon.log(), 1000))
                 daemon.process.suspend()
                 time.sleep(seconds)

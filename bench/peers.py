@@ -116,7 +116,8 @@ def mlxhub(directory: Path, setup: Setup) -> Iterator[Daemon]:
 @contextmanager
 def supervisord(directory: Path, setup: Setup) -> Iterator[Daemon]:
     """supervisord, with its control socket."""
-    log = f"redirect_stderr=true\nstdout_logfile_maxbytes={setup.limit}\nstdout_logfile_backups=1000\n"
+    # Not `redirect_stderr`: with one pipe instead of two it often hears of an end a second later.
+    log = f"stderr_logfile=NONE\nstdout_logfile_maxbytes={setup.limit}\nstdout_logfile_backups=1000\n"
     rules = f"startsecs=0\nstopwaitsecs={max(1, round(setup.grace))}\nautorestart={str(setup.restart).lower()}\n"
     programs = "".join(
         f"[program:{name}]\ncommand=/bin/sh {script}\nstdout_logfile={directory}/{name}.log\n{log}{rules}"
