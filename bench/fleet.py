@@ -87,7 +87,8 @@ def _figures_of(number: int) -> dict[str, Figure]:
         "end": Figure(
             f"shutdown of {of}",
             "ms",
-            "SIGTERM to the daemon until the last program has ended; each ends at once",
+            "SIGTERM to the daemon until the last program has ended; each ends at once. supervisord ends one after the"
+            " other, and looks for ends once a second unless something else happens: how often it just misses one varies",
             floor=FLOOR,
             target=(Bound("median", 100),),
             why="each keeper tells the end of its model when it has looked, through /proc, that nothing of its session is"

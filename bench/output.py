@@ -36,7 +36,7 @@ os.execvp("awk", ["awk", 'BEGIN { s = sprintf("%%99s", "x"); for (i = 0; i < %d;
 """
 TICK = """
 import os, time
-time.sleep(0.5)
+time.sleep(0.3)
 for _ in range(%d):
     time.sleep(0.03)
     os.write(1, b"%%d\\n" %% time.time_ns())
