@@ -7,7 +7,6 @@ registered with it are not the sinks but relays of ours, which only put the even
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +17,7 @@ import pluggy
 from mlxhub_core import hookspecs
 from mlxhub_core.errors import SinkError, did_you_mean
 from mlxhub_core.hooks import Arguments
-from mlxhub_core.hookspecs import HOOKS
+from mlxhub_core.hookspecs import HOOKS, forwarder
 from mlxhub_core.observability import SINK_API, SinkStats
 from mlxhub_core.runner import CLOSE_DEADLINE, SinkRunner, described
 from mlxhub_core.settings import DeliverySettings
@@ -144,19 +143,10 @@ class _Relay:
     def __init__(self, runner: SinkRunner) -> None:
         self.runner = runner
         for hook in HOOKS:
-            setattr(self, hook, _relaying(self, hook))
+            setattr(self, hook, forwarder(hook, self._hand_on))
 
-
-def _relaying(relay: _Relay, hook: str) -> Callable[..., None]:
-    names = HOOKS[hook]
-
-    # pluggy looks through `wraps` for the names of the arguments, and passes them by position in that order.
-    @hookspecs.hookimpl
-    @functools.wraps(getattr(hookspecs, hook))
-    def hand_on(*values: Any) -> None:
-        relay.runner.offer(hook, dict(zip(names, values, strict=True)))
-
-    return hand_on
+    def _hand_on(self, hook: str, arguments: dict[str, Any]) -> None:
+        self.runner.offer(hook, arguments)
 
 
 def _plugin_manager() -> pluggy.PluginManager:

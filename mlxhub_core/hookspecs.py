@@ -8,8 +8,10 @@ When a hook is called and with what is told in `mlxhub_core.observability.Sink`.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pluggy
 
@@ -111,3 +113,16 @@ DEPRECATED: dict[str, str] = {}
 The keys are hooks, or arguments of one behind a dot. Whose sink uses one is told by `HubManager.plan`, each reload and
 `mlxhub check`; it works all the same. Nothing of sink API 1 is deprecated.
 """
+
+
+def forwarder(hook: str, take: Callable[[str, dict[str, Any]], object]) -> Callable[..., None]:
+    """An implementation of a hook, for pluggy to call, that hands on its name and its arguments by their names."""
+    names = HOOKS[hook]
+
+    # pluggy looks through `wraps` for the names of the arguments, and passes them by position in that order.
+    @hookimpl
+    @functools.wraps(globals()[hook])
+    def forward(*values: Any) -> None:
+        take(hook, dict(zip(names, values, strict=True)))
+
+    return forward

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import functools
 import re
 import secrets
 import threading
@@ -14,9 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlxhub_core import hookspecs
 from mlxhub_core.events import HubEvent
-from mlxhub_core.hookspecs import HOOKS
+from mlxhub_core.hookspecs import HOOKS, forwarder
 from mlxhub_core.observability import HubInfo
 
 KEPT = 1000
@@ -81,7 +79,7 @@ class History:
         start = HubEvent(seq=0, id=str(uuid.uuid4()), time=info.started_at)
         self._entries.append(Entry(GREETING, {"hub": asdict(info)}, start))
         for hook in HOOKS.keys() - {GREETING, LOST}:
-            setattr(self, hook, _hearing(self, hook))
+            setattr(self, hook, forwarder(hook, self._hear))
 
     def add(self, entry: Entry) -> None:
         """Keep an event, and wake those who follow. Returns at once and never raises."""
@@ -124,6 +122,9 @@ class History:
         self.closed = True
         self._wake()
 
+    def _hear(self, hook: str, arguments: dict[str, Any]) -> None:
+        self.add(Entry(hook, arguments, arguments.pop("event")))
+
     def _gap(self, seq: int, found: HubEvent) -> list[Entry]:
         count = found.seq - seq - 1
         if count <= 0:
@@ -136,17 +137,3 @@ class History:
         for wake in tuple(self._followers):
             with contextlib.suppress(Exception):  # a loop that has ended meanwhile
                 wake()
-
-
-def _hearing(history: History, hook: str) -> Callable[..., None]:
-    names = HOOKS[hook]
-
-    # pluggy looks through `wraps` for the names of the arguments, and passes them by position in that order.
-    @hookspecs.hookimpl
-    @functools.wraps(getattr(hookspecs, hook))
-    def hear(*values: Any) -> None:
-        arguments = dict(zip(names, values, strict=True))
-        event = arguments.pop("event")
-        history.add(Entry(hook, arguments, event))
-
-    return hear

@@ -8,8 +8,9 @@ from mlxhub_core.process import ProcessFactory, Survivor
 from mlxhub_core.settings import HubSettings
 from mlxhub_core.states import ModelState
 from mlxhub_core.supervisor.legacy import Record, essence
+from mlxhub_core.supervisor.lifecycle import RUNNING
 
-_GOING = frozenset({ModelState.STARTING, ModelState.READY, ModelState.UNHEALTHY, ModelState.BACKOFF})
+_GOING = RUNNING | {ModelState.BACKOFF}
 """The states of a model that runs, or is about to, and is not being stopped."""
 
 
