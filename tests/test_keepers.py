@@ -424,6 +424,20 @@ def test_when_the_ends_are_forgotten_nothing_of_them_is_left(hub: Hubs) -> None:
     assert list(hub.runs.iterdir()) == []
 
 
+def test_a_start_makes_the_directory_of_the_runs_anew_that_somebody_has_removed(hub: Hubs) -> None:
+    hub.run("").exit()
+    shutil.rmtree(hub.runs)
+    assert hub.run("print('well')").exit().tail == ("well",)
+    assert hub.runs.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_program_that_is_not_there_is_not_taken_for_that(hub: Hubs) -> None:
+    hub.run("").exit()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        hub.start("/nowhere")
+    assert hub.zygote().is_running()
+
+
 def test_what_is_forgotten_before_its_keeper_has_hung_up_stays_forgotten(
     hub: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

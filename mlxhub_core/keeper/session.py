@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from typing import Any
 
 SESSION_POLL = (0.02, 0.25)
 """Seconds between looks at what is left of a session whose leader has ended, at first and at most: no event tells."""
+ASK = (signal.SIGTERM, signal.SIGCONT)
+"""What asks a process to end: one that is stopped (Ctrl-Z, SIGSTOP) sees the SIGTERM only when it goes on."""
 KILL_WAIT = 1.0
 """Seconds to wait until the killed are gone; one that hangs in the kernel for longer is not waited for."""
 _PROC = "/proc/self/stat"
@@ -55,14 +58,12 @@ class Session:
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
         if not self._asked:
             self._asked = True
-            self._signal(signal.SIGTERM)
-            # A stopped process (Ctrl-Z, SIGSTOP) would not see the SIGTERM before it is let go on.
-            self._signal(signal.SIGCONT)
+            signal_session(self.pid, *ASK)
 
     def kill(self) -> None:
         """Make it end now (SIGKILL)."""
         self._killed = True
-        self._signal(signal.SIGKILL)
+        signal_session(self.pid, signal.SIGKILL)
 
     def look(self) -> float | None:
         """Do what is due. Returns the seconds until something else is; None: nothing is, until the leader ends.
@@ -102,9 +103,6 @@ class Session:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
         return self._popen.poll() is not None  # macOS before Python 3.13
 
-    def _signal(self, number: int) -> None:
-        signal_session(self.pid, number)
-
 
 def others(leader: int) -> Iterator[int]:
     """The living members of a session besides its leader."""
@@ -119,8 +117,8 @@ def others(leader: int) -> Iterator[int]:
             yield pid
 
 
-def signal_session(leader: int, number: int) -> None:
-    """Send a signal to all of a session."""
+def signal_session(leader: int, *numbers: int) -> None:
+    """Send signals to all of a session."""
     groups = {leader: None}
     for pid in others(leader):
         with contextlib.suppress(OSError):
@@ -129,7 +127,8 @@ def signal_session(leader: int, number: int) -> None:
     for group in groups:
         # Nobody is left; or, on macOS, only the dead leader.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, number)
+            for number in numbers:
+                os.killpg(group, number)
 
 
 def birth(pid: int) -> str | None:
@@ -169,18 +168,20 @@ def _is_zombie(pid: int) -> bool:
     return found is None or found[0] in ("Z", "X")
 
 
+@functools.cache
 def _boot() -> str:
     """What tells this boot of a Linux machine from all others."""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
-        return boot.read().strip()
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", "rb") as boot:
+        return boot.read().decode().strip()
     return ""
 
 
 def _stat(pid: int) -> list[str] | None:
     """What Linux tells of a process, from its state on."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
+        # As bytes: its name may be no text, and a decoder of text would cost a keeper an import at each start.
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].decode().split()
     except OSError:
         return None
 

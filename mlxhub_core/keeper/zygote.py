@@ -10,6 +10,7 @@ import socket
 from typing import NoReturn
 
 from mlxhub_core.keeper.keep import keep
+from mlxhub_core.keeper.session import birth
 
 
 def zygote() -> None:
@@ -20,6 +21,7 @@ def zygote() -> None:
         os.dup2(nothing, standard)
     os.close(nothing)
     os.chdir("/")
+    birth(os.getpid())  # What it reads but once is then known to all keepers.
     # What nobody touches after the fork stays shared memory; a collection of garbage would touch all that is there by now.
     gc.collect()
     gc.freeze()

@@ -35,13 +35,22 @@ class Keepers:
         self._report = report
         self._ended: dict[str, Kept] = {}
 
+    def prepare(self) -> None:
+        """Begin what a start takes, and do not wait for it. What is in the way the first start tells."""
+        with contextlib.suppress(OSError):
+            self._zygote.prepare()
+
     def start(self, order: Order, listener: Listener) -> Process:
         """See `process.ProcessFactory`."""
-        make_private(self._directory)
         place = self._directory / f"{order.model[:STEM]}-{order.run_id[:8]}"
-        connection, state = self._ordered(order, place)
-        with contextlib.suppress(OSError):  # Else the next start tries again, and tells.
-            self._zygote.prepare()
+        try:
+            connection, state = self._ordered(order, place)
+        except FileNotFoundError:
+            if self._directory.is_dir():
+                raise  # It is the program that is not there.
+            make_private(self._directory)
+            connection, state = self._ordered(order, place)
+        self.prepare()
         kept = Kept(connection, state, place, self._report, self._ended)
         try:
             kept.listen(listener)
@@ -53,7 +62,8 @@ class Keepers:
 
     def survivors(self) -> Sequence[Survivor]:
         """See `process.ProcessFactory`. Removes what was left by those of which nothing more can be told."""
-        self._zygote.prepare()
+        make_private(self._directory)
+        self.prepare()
         places = sorted(
             {file.with_suffix("") for ending in ("lock", "json") for file in self._directory.glob(f"*.{ending}")}
         )

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlxhub_core.keeper.session import birth, is_living, others, signal_session
+from mlxhub_core.keeper.session import ASK, birth, is_living, others, signal_session
 from mlxhub_core.place import is_held
 
 POLL = 0.02
@@ -59,8 +59,7 @@ def end_session(pid: int, born: str | None, grace: float) -> bool:
     """End a session that has no keeper, and wait for it. Returns whether that took a SIGKILL."""
     forced = False
     if is_living(pid, born):
-        for number in (signal.SIGTERM, signal.SIGCONT):
-            signal_session(pid, number)
+        signal_session(pid, *ASK)
         if not _has_ended(pid, born, grace):
             forced = True
             signal_session(pid, signal.SIGKILL)

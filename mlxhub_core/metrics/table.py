@@ -103,11 +103,15 @@ class MetricSink(Sink):
         hub = self._hub
         if hub is None:
             return
-        for model in hub.status():
-            yield from self._of_model(model)
+        yield from self.samples_of(hub.status())
         yield from _of_hub(hub)
         for sink in hub.sink_stats():
             yield from _of_sink(sink)
+
+    def samples_of(self, models: Iterable[ModelStatus]) -> Iterator[Sample]:
+        """Every series of these models, for a sink that shows only what has changed."""
+        for model in models:
+            yield from self._of_model(model)
 
     def models(self) -> Sequence[ModelStatus]:
         """The hub's models as they are now."""

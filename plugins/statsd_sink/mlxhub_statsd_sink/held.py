@@ -6,32 +6,44 @@ one that is no longer there is set to 0. Counters it adds up: of one that the hu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from .dialects import Sample
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 """A name with its labels."""
+Gauged = Mapping[str, Iterable[Sample]]
+"""The gauges of each owner: of the model or the sink that they are about."""
 
 
 class Gauges:
     """The gauges that were sent."""
 
     def __init__(self) -> None:
-        self._sent: dict[Series, Sample] = {}
+        self._sent: dict[str, dict[Series, Sample]] = {}
 
-    def to_send(self, now: Iterable[Sample], *, all_of_them: bool) -> list[Sample]:
-        """What to send so that the server holds these: those that changed, or all; and a 0 for each that is gone."""
-        current = _by_series(now)
-        gone = [replace(sample, value=0) for series, sample in self._sent.items() if series not in current]
-        changed = [sample for series, sample in current.items() if all_of_them or self._sent.get(series) != sample]
+    def to_send(self, now: Gauged, owners: Collection[str], *, all_of_them: bool) -> list[Sample]:
+        """What to send so that the server holds the truth: gauges that changed, or all; and a 0 for each that is gone.
+
+        Args:
+            now: what these owners have now. Others have what they had.
+            owners: all that there are.
+            all_of_them: send also what did not change, of those in `now`.
+        """
+        gone = [sample for owner, held in self._sent.items() if owner not in owners for sample in held.values()]
+        changed: list[Sample] = []
+        for owner, samples in now.items():
+            held, current = self._sent.get(owner, {}), _by_series(samples)
+            gone += (sample for series, sample in held.items() if series not in current)
+            changed += (sample for series, sample in current.items() if all_of_them or held.get(series) != sample)
         # The zeros first: where the group of a model has changed, both are one path in the plain dialect.
-        return gone + changed
+        return [replace(sample, value=0) for sample in gone] + changed
 
-    def was_sent(self, now: Iterable[Sample]) -> None:
-        """The server holds these now, and no others."""
-        self._sent = _by_series(now)
+    def was_sent(self, now: Gauged, owners: Collection[str]) -> None:
+        """The server holds the truth."""
+        held = self._sent | {owner: _by_series(samples) for owner, samples in now.items()}
+        self._sent = {owner: series for owner, series in held.items() if owner in owners}
 
 
 class Totals:

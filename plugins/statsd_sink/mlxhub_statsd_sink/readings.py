@@ -21,16 +21,16 @@ _KINDS: dict[Kind, WireKind] = {Kind.COUNTER: "c", Kind.GAUGE: "g", Kind.HISTOGR
 
 
 class Readings(NamedTuple):
-    """The table at one moment.
+    """The table at one moment, or some of it.
 
     Attributes:
-        models: gauges of models.
-        others: all other gauges.
+        models: the gauges of each model.
+        others: those of each sink.
         totals: counters, as they have grown from the beginning.
     """
 
-    models: list[Sample]
-    others: list[Sample]
+    models: dict[str, list[Sample]]
+    others: dict[str, list[Sample]]
     totals: list[Sample]
 
 
@@ -49,13 +49,13 @@ def sample_of(metric: Metric, labels: tuple[str, ...], value: float) -> Sample:
 
 def read(samples: Iterable[metrics.Sample], *, signed: bool) -> Readings:
     """Sort the samples of the table; `signed`: with the gauges that may be below 0."""
-    readings = Readings([], [], [])
+    readings = Readings({}, {}, [])
     for metric, labels, value in samples:
         if isinstance(value, tuple) or metric.stem in TOLD_BY_EVENTS or not is_for_statsd(metric):
             continue
         if metric.kind is Kind.COUNTER:
             readings.totals.append(sample_of(metric, labels, value))
         elif signed or metric is not LAST_EXIT_CODE:
-            group = readings.models if metric.labels[0] == "model" else readings.others
-            group.append(sample_of(metric, labels, value))
+            owners = readings.models if metric.labels[0] == "model" else readings.others
+            owners.setdefault(labels[0], []).append(sample_of(metric, labels, value))
     return readings

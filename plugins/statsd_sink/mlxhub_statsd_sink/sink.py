@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval, MaxLen
@@ -15,10 +15,11 @@ from mlxhub_core.metrics.catalogue import FAILED, RESTARTS, START_DURATION, STAR
 
 from .address import DEFAULT_HOST, DEFAULT_PORT, Address, parse_address
 from .dialects import DIALECTS, SIGNED, Sample, tag_name
-from .held import Gauges, Totals
+from .held import Gauged, Gauges, Totals
 from .readings import is_for_statsd, read, sample_of
 
 if TYPE_CHECKING:
+    from mlxhub_core import ModelStatus
     from mlxhub_core.metrics.usage import UsageMeter
 
     from .sender import Sender
@@ -75,6 +76,7 @@ class StatsdSink(MetricSink):
         self._of_models = Gauges()
         self._of_others = Gauges()
         self._totals = Totals()
+        self._shown: dict[str, ModelStatus] = {}
         self._clock = _clock
         self._due = _clock()
         self._open: tuple[Sender, UsageMeter] | None = None
@@ -96,16 +98,16 @@ class StatsdSink(MetricSink):
         """
         sender, meter = self._opened()
         sender.send(self._lines)
-        due = self._clock() >= self._due
-        if due:
-            self.set_usage(meter.measure(self.models()))
-        models, others, totals = read(self.samples(), signed=self._signed)
-        self._send_gauges(sender, self._of_models, models, all_of_them=due)
-        if due:
-            self._lines.extend(self._encoded(self._totals.growth(totals)))  # which are kept until they are sent
-            sender.send(self._lines)
-            self._send_gauges(sender, self._of_others, others, all_of_them=True)
+        models = {model.name: model for model in self.models()}
+        if self._clock() >= self._due:
+            self._send_all(sender, meter)
             self._due = self._clock() + (self._gauge_interval if models else min(SOON, self._gauge_interval))
+        else:
+            # Of the others nothing is read: with many models that would take as long as all else that an event costs.
+            changed = [model for model in models.values() if model != self._shown.get(model.name)]
+            gauges = read(self.samples_of(changed), signed=self._signed).models
+            self._send_gauges(sender, self._of_models, gauges, models)
+        self._shown = models
         self.flush_interval = max(0.0, self._due - self._clock())
 
     def close(self) -> None:
@@ -117,7 +119,7 @@ class StatsdSink(MetricSink):
         try:
             sender.send(self._lines)
             for gauges in (self._of_models, self._of_others):
-                self._send_gauges(sender, gauges, [], all_of_them=True)
+                self._send_gauges(sender, gauges, {}, ())
         finally:
             sender.close()
 
@@ -163,9 +165,19 @@ class StatsdSink(MetricSink):
         sample = sample_of(metric, (ctx.name, ctx.group or "", *labels), value)
         self._lines.extend(self._encoded([sample]))
 
-    def _send_gauges(self, sender: Sender, gauges: Gauges, now: list[Sample], *, all_of_them: bool) -> None:
-        sender.send(self._encoded(gauges.to_send(now, all_of_them=all_of_them)))
-        gauges.was_sent(now)
+    def _send_all(self, sender: Sender, meter: UsageMeter) -> None:
+        self.set_usage(meter.measure(self.models()))
+        models, others, totals = read(self.samples(), signed=self._signed)
+        self._send_gauges(sender, self._of_models, models, models, all_of_them=True)
+        self._lines.extend(self._encoded(self._totals.growth(totals)))  # which are kept until they are sent
+        sender.send(self._lines)
+        self._send_gauges(sender, self._of_others, others, others, all_of_them=True)
+
+    def _send_gauges(
+        self, sender: Sender, gauges: Gauges, now: Gauged, owners: Collection[str], *, all_of_them: bool = False
+    ) -> None:
+        sender.send(self._encoded(gauges.to_send(now, owners, all_of_them=all_of_them)))
+        gauges.was_sent(now, owners)
 
     def _encoded(self, samples: Iterable[Sample]) -> deque[str]:
         return deque(line for sample in samples for line in self._encode(sample, self._prefix, self._tags))

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from mlxhub_core import (
     SinkStats,
 )
 from mlxhub_core.hooks import hooks_of
+from mlxhub_core.metrics import Sample
 from mlxhub_core.metrics.catalogue import FAILED, RESTARTS, START_DURATION, STARTED, STOPPED
 from mlxhub_core.testing import FakeClock, wait_until
 from mlxhub_core.testing.day import FakeHub
@@ -504,6 +506,37 @@ def test_gauges_follow_each_event_that_moves_a_model_and_not_only_the_interval(s
         lines = server.rest()
         assert hook not in moving or any(f":1|g|#model:mlxhub-test,group:test,state:{status.state}" in x for x in lines)
     assert {"config_reloaded", "model_adopted"} <= hooks.keys(), "models come by these, too"
+    sink.close()
+
+
+def test_after_an_event_only_models_that_have_changed_are_read_and_sent(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [ModelStatus(name, ModelState.READY, None, "") for name in ("qwen", "phi", "gone")]
+    hub = FakeHub()
+    monkeypatch.setattr(FakeHub, "status", lambda _: tuple(models))
+    sink = opened(server)
+    sink.hub_started(hub=hub, event=EVENT)
+    sink.flush()
+    server.rest()
+    read: list[str] = []
+    look = sink._of_model
+
+    def of_model(model: ModelStatus) -> Iterator[Sample]:
+        read.append(model.name)
+        return look(model)
+
+    monkeypatch.setattr(sink, "_of_model", of_model)
+    models[0] = replace(models[0], state=ModelState.FAILED)
+    del models[2]
+    sink.flush()
+    assert read == ["qwen"]
+    changed = {line.partition(":")[0].removeprefix("mlxhub.model.") for line in server.rest()}
+    assert {"qwen.state.ready", "qwen.state.failed", "gone.state.ready"} <= changed
+    assert not any(name.startswith("phi") for name in changed)
+    sink.flush()
+    assert read == ["qwen"]
+    assert not server.rest()
     sink.close()
 
 
