@@ -60,6 +60,7 @@ def shape(text: str) -> str:
     """Without what differs each time, and however it is folded into lines."""
     text = re.sub(r"\S*/(?=modles|models|logs)", "", text)
     text = re.sub(r"[0-9a-f]{12}\.sock", "SOCKET", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d", "DATE", text)
     text = re.sub(r"(?<![\w-])(\d+[dhm])*\d+(\.\d+)?(s|m|h|MB|GB|%)?(?!\w)", "N", text)
     return " ".join(text.split())
 
