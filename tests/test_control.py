@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import queue
 import socket
 import stat
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -25,7 +23,6 @@ from loguru import logger
 
 from mlxhub_core.control import client as client_module
 from mlxhub_core.control.answering import CLOSE_SECONDS
-from mlxhub_core.control.app import make_app
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.control.server import ControlServer
 from mlxhub_core.errors import (
@@ -114,8 +111,8 @@ class BrokenHub(Hub):
 class Serving:
     """A place and the control socket there, held as by a hub that runs."""
 
-    def __init__(self, hub: Hub, place: Place, failed: Callable[[HubError], object] = print) -> None:
-        self._server = ControlServer(cast(Any, hub), place, hub.stops.append, failed=failed)
+    def __init__(self, hub: Hub, place: Place) -> None:
+        self._server = ControlServer(cast(Any, hub), place, hub.stops.append)
         self._place = place
         self._stack = contextlib.ExitStack()
 
@@ -356,37 +353,10 @@ def test_a_thread_that_cannot_serve_is_told_and_nothing_is_left_behind(
         raise OSError("too many open files")
 
     monkeypatch.setattr("uvicorn.Server.startup", startup)
-    told: queue.SimpleQueue[HubError] = queue.SimpleQueue()
-    serving = Serving(Hub(config), place, told.put)
-    serving.start()
-    assert "does not accept (OSError: too many open files)" in str(told.get(timeout=5))
-    with socket.socket(socket.AF_UNIX) as peer, pytest.raises(ConnectionRefusedError):
-        peer.connect(str(place.socket))
-    serving.close()
+    with pytest.raises(HubError, match=r"does not accept \(OSError: too many open files\)"):
+        Serving(Hub(config), place).start()
     assert not place.socket.exists()
     assert free(place)
-
-
-def test_the_hub_need_not_wait_until_it_can_answer_and_who_asks_early_is_answered(
-    config: Path, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    may_go_on = threading.Event()
-
-    def slowly(*arguments: Any) -> Any:
-        may_go_on.wait(10)
-        return make_app(*arguments)
-
-    monkeypatch.setattr("mlxhub_core.control.app.make_app", slowly)
-    serving = Serving(Hub(config), place)
-    serving.start()
-    try:
-        with ThreadPoolExecutor() as others:
-            answer = others.submit(ControlClient(config).get, "/health")
-            assert not answer.done()
-            may_go_on.set()
-            assert answer.result(10) == {"status": "ok"}
-    finally:
-        serving.close()
 
 
 # What it answers.

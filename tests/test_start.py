@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mlxhub_core.cli.models import restart_model
 from mlxhub_core.cli.progress import SILENT, _Wait, until_ready
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import HubNotRunningError
+from mlxhub_core.place import make_private, place_of
 from mlxhub_core.testing import FAKE_SERVER, wait_until
 
 MLXHUB = str(Path(sys.executable).with_name("mlxhub"))
@@ -79,12 +81,12 @@ def test_start_returns_when_the_models_are_ready_and_the_hub_goes_on_by_itself(h
     write(a={"command": SERVER}, b={"command": SERVER}, c={"command": SERVER, "default": False})
     done = mlxhub("start")
     assert (done.returncode, done.stderr) == (0, "")
-    *ready, runs_, logs, socket = done.stdout.splitlines()
+    *ready, runs_, logs, where = done.stdout.splitlines()
     assert sorted(line.partition(" in ")[0] for line in ready) == ["a: ready", "b: ready"]
     pid = hub()["pid"]
     assert runs_ == f"the hub runs (pid {pid}); `mlxhub stop` ends it"
     assert logs == "logs: logs, the hub's own: _hub.log"
-    assert (home / socket.removeprefix("socket: ")).is_socket()
+    assert (home / where.removeprefix("socket: ")).is_socket()
     assert os.getsid(pid) == pid, "a session of its own: neither Ctrl-C nor the end of the terminal reaches it"
     assert states() == {"a": "ready", "b": "ready", "c": "stopped"}
     assert mlxhub("stop").stdout == "stopped\n"
@@ -113,6 +115,18 @@ def test_a_hub_that_runs_already_is_left_alone_and_shown(write: Write) -> None:
     assert head.split()[:2] == ["NAME", "STATE"]
     assert row.split()[:2] == ["a", "ready"]
     assert hub()["pid"] == pid
+
+
+def test_a_hub_that_has_ended_but_still_answers_is_not_taken_for_one_that_runs(home: Path, write: Write) -> None:
+    place = place_of(write(a={"command": SERVER}))
+    make_private(place.directory)
+    with socket.socket(socket.AF_UNIX) as last_breath:
+        last_breath.bind(str(place.socket))
+        last_breath.listen()
+        done = mlxhub("start")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "already runs" not in done.stdout
+    assert states() == {"a": "ready"}
 
 
 def test_a_default_model_that_fails_is_told_with_its_last_words_and_the_hub_goes_on(write: Write) -> None:

@@ -84,17 +84,14 @@ def _control_of(hub: HubManager, happenings: queue.SimpleQueue[Happening], log_f
     from mlxhub_core.control.server import ControlServer
     from mlxhub_core.place import place_of
 
-    def warn(error: HubError) -> None:
-        say(f"warning: {error}; the hub runs, but no command can ask it", "yellow")
-
-    log = None if log_file is None else log_file.absolute()
-    server = ControlServer(hub, place_of(hub.config_path), lambda keep: happenings.put(Ending(keep)), log, warn)
     with ExitStack() as stack:
-        stack.callback(server.close)
         try:
+            log = None if log_file is None else log_file.absolute()
+            server = ControlServer(hub, place_of(hub.config_path), lambda keep: happenings.put(Ending(keep)), log)
+            stack.callback(server.close)
             server.start()
         except HubError as error:
-            warn(error)
+            say(f"warning: {error}; the hub runs, but no command can ask it", "yellow")
         yield
 
 

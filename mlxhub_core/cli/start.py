@@ -11,7 +11,7 @@ import click
 from mlxhub_core.cli.common import config_option, printable, say, shortened, show_warnings, style
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import EXIT_FAILED, HubNotRunningError
-from mlxhub_core.place import same_hub
+from mlxhub_core.place import is_held, place_of, same_hub
 
 if TYPE_CHECKING:
     from mlxhub_core.settings import HubSettings
@@ -59,6 +59,8 @@ def _is_running(config: Path) -> bool:
     """Whether a hub runs already; if so, says how it is."""
     from mlxhub_core.cli.status import show
 
+    if not is_held(place_of(config).lock):
+        return False  # One that has just been stopped may still answer.
     try:
         status = ControlClient(config).get("/hub/status")
     except HubNotRunningError:

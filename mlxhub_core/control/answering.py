@@ -1,59 +1,95 @@
-"""A thread that answers on one socket."""
+"""A thread that answers on one socket: uvicorn, with as little of it as will do."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp
+from uvicorn import Config, Server
 
 from mlxhub_core.errors import HubError
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
 START_SECONDS = 10.0
-"""Seconds that the end waits for the beginning."""
+"""Seconds in which the thread must accept."""
+GRACE_SECONDS = 1
+"""Seconds that those who are being answered get at the end; uvicorn takes whole ones."""
 CLOSE_SECONDS = 5.0
-"""Seconds after which the thread is left behind, whatever holds it up."""
+"""Seconds after which `close` leaves the thread behind, whatever holds it up."""
 
 
 @contextmanager
-def answering(
-    make_app: Callable[[], ASGIApp], listener: socket.socket, name: str, failed: Callable[[HubError], object]
-) -> Iterator[None]:
-    """Meanwhile a thread answers on a socket that listens already: who comes early waits.
+def answering(app: ASGIApp, listener: socket.socket, name: str) -> Iterator[None]:
+    """Meanwhile a thread of this name answers on this socket.
 
-    To import what answers takes some hundredths of a second. The thread does that, so the hub's models need not wait.
-
-    Args:
-        make_app: makes what answers; called on that thread.
-        listener: the socket.
-        name: of the thread.
-        failed: called on that thread with why it cannot answer.
+    Raises:
+        HubError: it cannot.
     """
-    begun: Future[Callable[[], None]] = Future()
-
-    def answer() -> None:
-        try:
-            from mlxhub_core.control.serving import Server
-
-            Server(make_app(), begun).answer(listener)
-        except BaseException as error:
-            if begun.done():
-                raise
-            begun.set_exception(error)
-            listener.close()  # so that nobody waits for an answer
-            failed(HubError(f"the control socket does not accept ({type(error).__name__}: {error})"))
-
-    thread = threading.Thread(target=answer, name=name, daemon=True)
+    server = _Server(app)
+    thread = threading.Thread(target=server.answer, args=(listener,), name=name, daemon=True)
     thread.start()
+    try:
+        server.loop.result(START_SECONDS)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the hub can do without
+        raise HubError(f"the control socket does not accept ({type(error).__name__}: {error})") from None
     try:
         yield
     finally:
-        with contextlib.suppress(Exception):
-            begun.result(START_SECONDS)()
+        server.end()
         thread.join(CLOSE_SECONDS)
+
+
+class _Server(Server):
+    """uvicorn's server, but it waits to be told of its end where that one looks ten times a second."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        # Each is uvicorn's own way to do less: no logs, no look into the environment, no timers.
+        super().__init__(
+            Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                workers=1,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self.loop: Future[asyncio.AbstractEventLoop] = Future()
+        """The loop of its thread, once it accepts; or why it does not."""
+        self._ended = asyncio.Event()
+
+    def answer(self, listener: socket.socket) -> None:
+        """Answer on this socket until `end` is called, on the calling thread."""
+        try:
+            asyncio.run(self.serve(sockets=[listener]))
+        except BaseException as error:
+            if self.loop.done():
+                raise
+            self.loop.set_exception(error)
+
+    def end(self) -> None:
+        """Have `answer` return, soon. From any thread."""
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            self.loop.result().call_soon_threadsafe(self._ended.set)
+
+    async def main_loop(self) -> None:
+        self.loop.set_result(asyncio.get_running_loop())
+        await self._ended.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # Those who do not read their answer are still there; uvicorn would leave them to the garbage collector.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

@@ -8,19 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp
 
 from mlxhub_core import net
 from mlxhub_core.control.answering import answering
+from mlxhub_core.control.guard import Guard
 from mlxhub_core.errors import ConfigError, HubError
 from mlxhub_core.secret import Secret
 from mlxhub_core.settings import ControlSettings, HubSettings
 from mlxhub_core.token_file import make_token, read_token
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
-    from mlxhub_core.control.guard import Guard
 
 
 @dataclass(slots=True)
@@ -43,12 +40,10 @@ class Door:
 
     Args:
         make_app: makes what answers those who may ask.
-        failed: see `answering`.
     """
 
-    def __init__(self, make_app: Callable[[], ASGIApp], failed: Callable[[HubError], object]) -> None:
+    def __init__(self, make_app: Callable[[], ASGIApp]) -> None:
         self._make_app = make_app
-        self._failed = failed
         self._open: _Open | None = None
 
     @contextmanager
@@ -85,13 +80,11 @@ class Door:
         address = control.host, control.port
         if self._open is not None and self._open.address == address:
             return self._open
-        from mlxhub_core.control.guard import Guard  # with starlette, which only those import who listen here
-
         guard = Guard(self._make_app(), control.host, token)
         held = new.enter_context(ExitStack())
         try:
             listener = held.enter_context(_listening(*address))
-            held.enter_context(answering(lambda: guard, listener, "control-tcp", self._failed))
+            held.enter_context(answering(guard, listener, "control-tcp"))
         except HubError as error:
             raise ConfigError([settings.source.problem(("control", "port"), str(error))]) from None
         return _Open(address, guard, held)

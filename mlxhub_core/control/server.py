@@ -8,21 +8,15 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
 
 from mlxhub_core.control.answering import answering
+from mlxhub_core.control.app import Hub, make_app
 from mlxhub_core.control.door import Door
 from mlxhub_core.control.history import History
 from mlxhub_core.errors import HubError
 from mlxhub_core.place import Place
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
-    from mlxhub_core.control.app import Hub
-
-BACKLOG = 128
-"""Connections that may wait to be accepted, of which Linux and macOS allow as many by default."""
 
 
 class ControlServer:
@@ -35,26 +29,17 @@ class ControlServer:
         place: where the socket is.
         stop: see `app.make_app`.
         log: the file that the hub itself logs to, if it does.
-        failed: called, on any thread, with why a socket that was opened cannot be answered on.
     """
 
-    def __init__(
-        self,
-        hub: Hub,
-        place: Place,
-        stop: Callable[[bool], object],
-        log: Path | None = None,
-        failed: Callable[[HubError], object] = print,
-    ) -> None:
+    def __init__(self, hub: Hub, place: Place, stop: Callable[[bool], object], log: Path | None = None) -> None:
         self._hub = hub
         self._stop = stop
         self._log = log
         self._place = place
-        self._failed = failed
         self._held = ExitStack()
 
     def start(self) -> None:
-        """Open the socket. Whoever connects is answered as soon as a thread can.
+        """Open the socket; returns when it accepts.
 
         The hub must hold its place.
 
@@ -65,13 +50,11 @@ class ControlServer:
             history = stack.enter_context(_heard(self._hub))
 
             def app() -> Starlette:
-                from mlxhub_core.control.app import make_app  # on the thread that answers
-
                 return make_app(self._hub, self._stop, history, self._log)
 
             listener = stack.enter_context(_listening(self._place.socket))
-            stack.enter_context(answering(app, listener, "control", self._failed))
-            door = Door(app, self._failed)
+            stack.enter_context(answering(app(), listener, "control"))
+            door = Door(app)
             stack.callback(door.close)
             self._hub.heed_settings(door.change)
             stack.callback(self._hub.heed_settings, None)
@@ -101,7 +84,6 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         try:
             path.unlink(missing_ok=True)
             _bind(listener, path)
-            listener.listen(BACKLOG)
             ours = _identity(path)
         except OSError as error:
             raise HubError(f"no socket can be made at {path} ({error.strerror or error})") from None
