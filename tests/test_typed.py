@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,6 @@ ELSEWHERE = {
     "make run": "test_docs.py",
     "mlxhub service install": "test_service.py, where a stand-in for systemd is",
     "mlxhub service uninstall": "test_service.py",
-    "sinks describe print": "test_docs.py and test_tutorial.py, where such a sink is installed",
 }
 BEFORE = {
     "mlxhub reset qwen3-4b": "mlxhub stop-model qwen3-4b",
@@ -76,7 +76,21 @@ def home() -> Iterator[Path]:
         python = home / "bin" / "python"
         python.write_text('#!/bin/sh\n[ "$1 $2 $3" = "-m pip install" ]\n')
         python.chmod(0o755)
+        install(home / "site")
         yield home
+
+
+def install(site: Path) -> None:
+    """Put the sink of the contract where Python finds it, as pip would."""
+    page = (ROOT / "docs" / "writing-a-sink.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    about = tomllib.loads(dict(blocks)["pyproject.toml"])["project"]
+    info = site / f"mlxhub_print_sink-{about['version']}.dist-info"
+    info.mkdir(parents=True)
+    (site / "mlxhub_print_sink.py").write_text(dict(blocks)["mlxhub_print_sink.py"])
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n")
+    (offered,) = about["entry-points"]["mlxhub.sinks"].items()
+    (info / "entry_points.txt").write_text(f"[mlxhub.sinks]\n{' = '.join(offered)}\n")
 
 
 def hub_yaml(*models: str, port: int = PORT, log_path: str = "logs", **more: object) -> str:
@@ -93,7 +107,13 @@ Shell = Callable[[str], subprocess.CompletedProcess[str]]
 def shell(home: Path) -> Iterator[Shell]:
     """Types a line into a shell, and presses Ctrl-C where there is no end."""
     path = os.pathsep.join([str(home / "bin"), sysconfig.get_path("scripts"), os.environ["PATH"]])
-    environment = {**os.environ, "HOME": str(home), "PATH": path, "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "PATH": path,
+        "PYTHONPATH": str(home / "site"),
+        "HF_HUB_OFFLINE": "1",
+    }
 
     def typed(line: str) -> subprocess.CompletedProcess[str]:
         line = line.replace("/etc/prometheus", "~/etc").replace("/tmp/", "~/").replace(":27800/", f":{PORT + 9}/")
