@@ -34,11 +34,11 @@ def figures(pace: Pace) -> list[Figure]:
         " follows. supervisord: an eventlistener; circus: its pub/sub; polled: a loop that looks, as the seed's hub does",
         floor=FLOOR,
         target=(Bound("median", 1.2), Bound("p95", 2)),
-        why="with one model and one sink it is 0.9 ms (p95 1.6). By stamps along that way: until the keeper has heard "
-        "of the SIGCHLD 0.24 ms, its look for others of the session (through /proc, and so with the number of "
-        "processes there are) 0.2, until the hub has heard 0.15, its loop 0.1, its decision 0.3. With three sinks "
-        "their threads have the interpreter one after the other, and this one is the last; with 20 models there "
-        "are 20 more processes to look through, and each crash finds all caches cold",
+        why="it is five threads and processes one after the other, each of which has to be woken: keeper, its "
+        "listener in the hub, the loop, and the threads of three sinks, of which this one is the last; see the line "
+        "with one model and one sink. By stamps along that way: until the keeper has heard of the SIGCHLD 0.2 ms, its "
+        "look for others of the session (through /proc, and so with the number of processes there are) 0.2, until the "
+        "hub's loop has heard 0.3, its decision and the picture of all models 0.6, the two other sinks 0.3",
     )
     restarted = Figure(
         "crash to the next process",
@@ -46,25 +46,37 @@ def figures(pace: Pace) -> list[Figure]:
         "SIGKILL until the first instruction of the next process; no delay is asked for",
         floor="Popen.wait and Popen",
         target=(Bound("median", 2.4), Bound("p95", 4)),
-        why="with one model and one sink it is 3.3 ms (p95 4.2). By stamps along that way: 0.7 ms until the hub's "
-        "loop knows, 0.7 until it has decided and written the order, 0.9 in the new keeper, which waits forked "
-        "but has yet to get pages of its own, 0.7 in its Popen, 0.5 until the shell runs; then as for the crash "
-        "to a sink's hook",
+        why="by stamps along that way: 0.7 ms until the hub's loop knows, 0.7 until it has decided and told, 0.6 until "
+        "it has looked what the model needs and has written the order, while the sinks want the interpreter too, 0.8 "
+        "until the keeper that waits for it has locked, opened and forked, 0.5 until the shell runs",
+    )
+    alone = Figure(
+        "crash to a sink's hook, 1 model and 1 sink",
+        "ms",
+        "as above, of a hub with no other model or sink",
+        floor=FLOOR,
+    )
+    alone_again = Figure(
+        "crash to the next process, one model, one sink",
+        "ms",
+        "as above, while no other model runs, and no other sink is on",
     )
     unkept = Figure(
         "kill -9 of a keeper to a sink's hook",
         "ms",
         "SIGKILL of a model's keeper until a sink's hook runs; the model is ended before that. No peer has the like",
         target=(Bound("median", 2),),
-        why="with one model and one sink it is 1.4 ms; else as for the crash of a model. The hub tries the keeper's "
-        "socket again, and ends the model, before it tells",
+        why="as for the crash of a model; besides, the hub tries the keeper's socket again, and ends the model, before "
+        "it tells",
     )
     with ExitStack() as stack:
-        ours = stack.enter_context(_hub())
+        sinks = '{loguru: off, statsd: {host: 127.0.0.1, port: 9}, prometheus: {listen: "127.0.0.1:0"}}'
+        ours, small = (stack.enter_context(_hub(*hub)) for hub in ((MODELS, sinks), (2, "{loguru: off}")))
         bare = stack.enter_context(_bare())
         slow = [(each, stack.enter_context(_daemon(start))) for each, start in _peers().items()]
         for number in pace.rounds(60, 4, seconds=110):
             ours(told, restarted, unkept)
+            small(alone, alone_again, None)
             bare(told, restarted)
             for name, crash in slow:
                 if _turn(number, pace, slowest=name == "circus"):
@@ -72,7 +84,8 @@ def figures(pace: Pace) -> list[Figure]:
             for period in (0.5, 5.0):
                 if _turn(number, pace, slowest=period > 1):
                     told.add(f"polled every {period:g} s", _polled(period))
-    return [told, restarted, unkept]
+    alone.add(FLOOR, *told.samples[FLOOR])
+    return [told, alone, restarted, alone_again, unkept]
 
 
 def _turn(number: int, pace: Pace, *, slowest: bool) -> bool:
@@ -100,8 +113,11 @@ class Stamp:
 
 
 @contextmanager
-def _hub() -> Iterator[Callable[[Figure, Figure, Figure], None]]:
-    """A hub in this process. The hook and the restart are taken from two models: the restart would delay the hook."""
+def _hub(number: int, sinks: str) -> Iterator[Callable[[Figure, Figure, Figure | None], None]]:
+    """A hub in this process with so many models, and these sinks beside the one that takes the time.
+
+    The hook and the restart are taken from two models: the restart would delay the hook.
+    """
     with place() as directory, ExitStack() as stack:
         began = Lines(directory / "began")
         stack.callback(began.close)
@@ -109,21 +125,22 @@ def _hub() -> Iterator[Callable[[Figure, Figure, Figure], None]]:
         at_once = {"delay": 0, "max_failures": 1000, "jitter": 0}
         models = [{"name": "never", "restart": "never", **model}, {"name": "at-once", "restart": at_once, **model}]
         quiet = {"health": False, "default": True, "command": ["sleep", "1000"]}
-        models += [{"name": f"m{number}", **quiet} for number in range(MODELS - len(models))]
-        sinks = '{loguru: off, statsd: {host: 127.0.0.1, port: 9}, prometheus: {listen: "127.0.0.1:0"}}'
+        models += [{"name": f"m{n}", **quiet} for n in range(number - len(models))]
         config = directory / "hub.yaml"
         config.write_text(f"log_path: .\nlog_rotation: off\nsinks: {sinks}\nmodels: {json.dumps(models)}\n")
         stamp = Stamp()
         hub = stack.enter_context(HubManager(config, observability_sink=stamp))
         hub.reload()
 
-        def crash(told: Figure, restarted: Figure, unkept: Figure) -> None:
+        def crash(told: Figure, restarted: Figure, unkept: Figure | None) -> None:
             told.add(OURS, stamp.after(_started(hub, "never", began).kill))
             victim = _started(hub, "at-once", began)
             killed = time.monotonic()
             stamp.after(victim.kill)
             restarted.add(OURS, (began.next()[1] - killed) * 1000)
             hub.stop_model("at-once")
+            if unkept is None:
+                return
             keeper = _started(hub, "never", began).parent()
             assert keeper is not None
             unkept.add(OURS, stamp.after(keeper.kill))

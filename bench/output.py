@@ -56,7 +56,7 @@ time.sleep(1000)
 
 TWO_CORES = (
     "it differs from round to round more than that of the peers: the model, its keeper and the harness share two "
-    "cores. In another run on the same day it was 2,266 MB/s for 0.34 s/GB, 1.56 of cat and 1.51 of supervisord"
+    "cores. In another run it was 2,266 MB/s for 0.34 s/GB, 1.56 of cat and 1.51 of supervisord"
 )
 
 
