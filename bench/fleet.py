@@ -43,7 +43,7 @@ def figures(pace: Pace) -> list[Figure]:
         f"SIGTERM to the daemon until the last has ended, of 3 that ignore SIGTERM; SIGKILL is asked for after {GRACE:g} s",
         target=(Bound("median", GRACE + 0.1),),
     )
-    for _ in pace.rounds(3, 1, seconds=200):
+    for _ in pace.rounds(3, 1, seconds=150):
         for number in sizes:
             _bare(number, made[number])
             for name, start in daemons().items():

@@ -21,7 +21,7 @@ from mlxhub_core.fanout import Fanout
 from mlxhub_core.keepers import Keepers
 from mlxhub_core.launch import mlx_version
 from mlxhub_core.observability import HubInfo, HubObservabilitySink, LoggingHubObservabilitySink, SinkStats
-from mlxhub_core.place import Place, held, held_logs, place_of
+from mlxhub_core.place import held, held_logs, place_of
 from mlxhub_core.process import ProcessFactory
 from mlxhub_core.runner import CLOSE_DEADLINE, SinkRunner
 from mlxhub_core.selection import Selected, Selection, select
@@ -74,12 +74,13 @@ class HubManager:
         self._reloading = threading.RLock()
         self._closed = False
         self._fanout = Fanout(_log_warning)
-        self._processes = process_factory or _keepers(self._place)
+        self._processes = process_factory or Keepers(self._place.runs, str(self._place.config), _log_warning)
         self._supervisor = Supervisor(Loop(self._fanout.publish, _log_bug, process_factory=self._processes))
         self._view = _View(self._supervisor, self._fanout, self.info)
         if observability_sink is not None:
             self._fanout.add(PASSED_SINK, observability_sink, self._greeting())
         self._supervisor.start()
+        self._processes.prepare()  # while hub.yaml is read, and sinks are imported
 
     def reload(self) -> ReloadResult:
         """Read hub.yaml and make the hub match it. The first call starts the models with ``default: true``.
@@ -308,12 +309,6 @@ def _about(config_path: Path) -> HubInfo:
         config_path=str(config_path.absolute()),
         started_at=time.time(),
     )
-
-
-def _keepers(place: Place) -> Keepers:
-    keepers = Keepers(place.runs, str(place.config), _log_warning)
-    keepers.prepare()  # While hub.yaml is read, and sinks are imported.
-    return keepers
 
 
 def _log_warning(message: str) -> None:

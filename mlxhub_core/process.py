@@ -140,6 +140,10 @@ class Survivor:
 class ProcessFactory(Protocol):
     """Starts processes, and finds those of former hubs; `keepers.Keepers` is the real one."""
 
+    def prepare(self) -> None:
+        """Begin what the first start takes. Returns at once; what is in the way that start tells."""
+        ...
+
     def start(self, order: Order, listener: Listener) -> Process:
         """Start a process.
 

@@ -102,6 +102,9 @@ class FakeProcesses:
         self.by_model.setdefault(model, []).append(process)
         return process
 
+    def prepare(self) -> None:
+        pass
+
     def survivors(self) -> list[Survivor]:
         return self.left
 

@@ -174,6 +174,9 @@ class Processes:
         self.forget = forget
         self._all = all_of_them
 
+    def prepare(self) -> None:
+        pass
+
     def survivors(self) -> list[Survivor]:
         return [process.survivor() for process in self._all if not process.forgotten]
 

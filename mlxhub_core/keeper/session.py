@@ -168,12 +168,17 @@ def _is_zombie(pid: int) -> bool:
     return found is None or found[0] in ("Z", "X")
 
 
-@functools.cache
 def _boot() -> str:
     """What tells this boot of a Linux machine from all others."""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", "rb") as boot:
-        return boot.read().decode().strip()
+    with contextlib.suppress(OSError):
+        return _boot_id()
     return ""
+
+
+@functools.cache
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", "rb") as boot:
+        return boot.read().decode().strip()
 
 
 def _stat(pid: int) -> list[str] | None:

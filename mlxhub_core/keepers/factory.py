@@ -36,7 +36,7 @@ class Keepers:
         self._ended: dict[str, Kept] = {}
 
     def prepare(self) -> None:
-        """Begin what a start takes, and do not wait for it. What is in the way the first start tells."""
+        """See `process.ProcessFactory`."""
         with contextlib.suppress(OSError):
             self._zygote.prepare()
 
