@@ -68,14 +68,14 @@ def figures(pace: Pace) -> list[Figure]:
 def _floods(pace: Pace) -> Iterator[Figure]:
     count = pace.pick(2_000_000, 200_000)
     kinds = {
-        "bulk": (BULK % (10**9, pace.pick(1.0, 0.4)), "writes of 65.5 kB"),
-        "a write a line": (LINES % (count, count * 100), "a write for each line of 100 bytes"),
+        "bulk": (BULK % (10**9, pace.pick(1.0, 0.4)), "writes of 65.5 kB", 75),
+        "a write a line": (LINES % (count, count * 100), "a write for each line of 100 bytes", 45),
     }
     targets = {
         "bulk": ((Bound("median", 1.5, "supervisord"), Bound("median", 1, CAT)), 0.6),
         "a write a line": ((Bound("median", 0.95, "supervisord"), Bound("median", 1, FILE)), 4),
     }
-    for kind, (code, how) in kinds.items():
+    for kind, (code, how, seconds) in kinds.items():
         rates, cost = targets[kind]
         rate = Figure(
             f"log throughput, {kind}",
@@ -94,7 +94,7 @@ def _floods(pace: Pace) -> Iterator[Figure]:
             target=(Bound("median", cost),),
             why=TWO_CORES,
         )
-        for _ in pace.rounds(9, 1, seconds=90):
+        for _ in pace.rounds(9, 1, seconds=seconds):
             for name, start in ({FILE: child_to_file, CAT: _cat} | daemons()).items():
                 _warm_up()
                 with _run(start, code) as daemon:
