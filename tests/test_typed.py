@@ -62,7 +62,7 @@ def blocks() -> Iterator[object]:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    """Whose models are called as in the docs, and whose `pip` and `jq` do as if."""
+    """Whose models are called as in the docs, and whose `pip` does as if."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         home = Path(name).resolve()
         for directory in ("hub", "models", "a", "b", "src", "etc", FISH, SYSTEMD, "bin"):
