@@ -50,7 +50,10 @@ MOVES: Mapping[ModelState, frozenset[ModelState]] = {
 }
 """Every allowed move. Any other is a bug and raises ``IllegalMoveError``."""
 
-ALIVE = frozenset({_S.STARTING, _S.READY, _S.UNHEALTHY, _S.STOPPING})
+RUNNING = frozenset({_S.STARTING, _S.READY, _S.UNHEALTHY})
+"""The states in which a model has a process that was not asked to end."""
+
+ALIVE = RUNNING | {_S.STOPPING}
 """The states in which the model has a process, and so a place in its group."""
 
 

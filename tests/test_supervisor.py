@@ -2477,6 +2477,19 @@ def test_what_ended_meanwhile_is_told_with_its_own_time_and_started_again_by_its
     assert play.status("a").restarts == 3
 
 
+def test_what_was_started_in_the_place_of_one_that_ended_has_no_end_of_its_own_yet(tmp_path: Path) -> None:
+    def left(play: Play) -> list[Survivor]:
+        ended = Exit(-9, False, (), 5, play.clock() - 40)
+        former = left_by(ADOPTED, exit=ended, note={"ready_at": play.clock() - 90}, started_at=play.clock() - 95)(play)
+        return former + left_by(ADOPTED, pid=78, run_id="f" * 32, started_at=play.clock() - 30)(play)
+
+    play = Play(tmp_path, ADOPTED, left)
+    assert play.story("a") == ["failed -9 signal in 1.0", "restarting", "adopted"]
+    status = play.status("a")
+    assert (status.pid, status.started_at) == (78, play.clock() - 30)
+    assert (status.exit_code, status.stopped_at, status.ready_at, status.log_lost_bytes) == (-9, None, None, 0)
+
+
 def test_a_stop_that_ended_meanwhile_is_told_with_its_own_time(tmp_path: Path) -> None:
     text = hub(model("a"))
     play = Play(tmp_path, text, lambda play: left_by(text, asked="operator", exit=Exit(0, at=play.clock() - 40))(play))

@@ -25,10 +25,9 @@ from mlxhub_core.events import TROUBLES, Failure, HubEvent, Reason
 from mlxhub_core.probes import ProbeResult, Question, Target
 from mlxhub_core.process import Exit, Listener, Order, Survivor
 from mlxhub_core.settings import HealthSettings, HubSettings, RotationSettings, load_settings
-from mlxhub_core.states import ALIVE, MOVES, ModelState, ModelStatus
+from mlxhub_core.states import ALIVE, MOVES, RUNNING, ModelState, ModelStatus
 from mlxhub_core.supervisor import Loop, Supervisor
 from mlxhub_core.supervisor import messages as say
-from mlxhub_core.supervisor.lifecycle import RUNNING
 from mlxhub_core.testing import FakeClock
 from mlxhub_core.vitals import Vitals
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from mlxhub_core.control import INVALID_CONFIG
-from mlxhub_core.control.wire import Connection, WireError
+from mlxhub_core.control.wire import Connection, WireEndError, WireError
 from mlxhub_core.errors import EXIT_USAGE, HubError, HubNotRunningError
 from mlxhub_core.place import check_private, place_of, same_hub
 from mlxhub_core.waits import until_done
@@ -105,6 +105,8 @@ class ControlClient:
             raise self._not_running() from None
         except TimeoutError:
             raise HubError(f"the hub for {config} has not answered for {TIMEOUT:g} s; look at its log") from None
+        except (WireEndError, BrokenPipeError, ConnectionResetError):
+            raise HubNotRunningError(f"the hub for {config} has ended, with its answer not given in full") from None
         except OSError as error:
             raise HubError(f"the hub for {config} cannot be asked ({type(error).__name__}: {error})") from None
         except WireError as error:

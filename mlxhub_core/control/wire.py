@@ -21,7 +21,11 @@ _CHUNK = 64 * 1024
 
 
 class WireError(Exception):
-    """What answers is no hub of ours, or it ended in the middle of its answer."""
+    """What answers is no hub of ours."""
+
+
+class WireEndError(Exception):
+    """It hung up before its answer was complete."""
 
 
 class Connection:
@@ -64,14 +68,16 @@ class Connection:
 
         Raises:
             TimeoutError: the hub is silent for longer than `timeout`.
-            WireError: see there.
+            WireError, WireEndError: see there.
         """
         head = {"Host": "mlxhub"} | dict(headers or {})
         lines = [f"{method} {path} HTTP/1.0", *(f"{key}: {value}" for key, value in head.items()), "", ""]
         self._socket.sendall("\r\n".join(lines).encode("ascii"))
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > LONGEST_HEAD or not self._receive():
-                raise WireError("its answer is no HTTP" if self._buffer else "it hung up without an answer")
+            if len(self._buffer) > LONGEST_HEAD:
+                raise WireError("its answer is no HTTP")
+            if not self._receive():
+                raise WireEndError if b"HTTP/".startswith(self._buffer[:5]) else WireError("its answer is no HTTP")
         status, *fields = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
         del self._buffer[: end + 4]
         named = dict(field.lower().split(": ", 1) for field in fields if ": " in field)
@@ -92,7 +98,7 @@ class Connection:
             received += len(self._buffer)
             yield self.take()
         if self._length is not None and received < self._length:
-            raise WireError(f"its answer ends after {received} bytes of {self._length}")
+            raise WireEndError
 
     def take(self) -> bytes:
         """What has come of the answer and was not taken yet, without waiting."""

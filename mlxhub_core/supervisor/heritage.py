@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from mlxhub_core.process import ProcessFactory, Survivor
 from mlxhub_core.settings import HubSettings
-from mlxhub_core.states import ModelState
+from mlxhub_core.states import RUNNING, ModelState
 from mlxhub_core.supervisor.legacy import Record, essence
-from mlxhub_core.supervisor.lifecycle import RUNNING
 
 _GOING = RUNNING | {ModelState.BACKOFF}
 """The states of a model that runs, or is about to, and is not being stopped."""

@@ -9,28 +9,25 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mlxhub_core import logs
 from mlxhub_core.actor import Timer
 from mlxhub_core.errors import HubError, HubStateError, IllegalMoveError, LaunchError, ModelError
 from mlxhub_core.events import TROUBLES, Failure, HubModelContext, Reason
-from mlxhub_core.exits import signal_name
 from mlxhub_core.probes import ProbeResult
 from mlxhub_core.process import Exit, Survivor
 from mlxhub_core.settings import HealthSettings, ModelSettings, RotationSettings
-from mlxhub_core.states import MOVES, ModelState, ModelStatus
+from mlxhub_core.states import MOVES, RUNNING, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
+from mlxhub_core.supervisor.announcements import Announcements
 from mlxhub_core.supervisor.endings import Shortage, Trouble
+from mlxhub_core.supervisor.facts import Facts
 from mlxhub_core.supervisor.health import Verdict
 from mlxhub_core.supervisor.legacy import reason_of
 from mlxhub_core.supervisor.messages import Reply, RestartDue
 from mlxhub_core.supervisor.run import Run
 from mlxhub_core.supervisor.series import Series
 from mlxhub_core.supervisor.world import Started, Surroundings
-
-RUNNING = frozenset({ModelState.STARTING, ModelState.READY, ModelState.UNHEALTHY})
-"""The states in which a model has a process that was not asked to end."""
 
 
 class Lifecycle:
@@ -58,16 +55,9 @@ class Lifecycle:
         self._run: Run | None = None
         self._timer: Timer | None = None
         self._series = Series()
-        self._restarts = 0
-        self._exit_code: int | None = None
-        self._log_lost = 0
-        self._checks = self._checks_failed = 0
-        self._started_at: float | None = None
-        self._ready_at: float | None = None
-        self._stopped_at: float | None = None
+        self._facts = Facts()
+        self._announcements = Announcements(world)
         self._restart_at: float | None = None
-        self._log_begin: int | None = None
-        self._previous: tuple[float | None, int | None] = None, None
         self._awaiting_stop: list[Reply] = []
         self._released = False
 
@@ -101,7 +91,7 @@ class Lifecycle:
 
     def status(self) -> ModelStatus:
         """What is known about it now."""
-        started = self._run.started if self._run else None
+        started, facts = self._run.started if self._run else None, self._facts
         return ModelStatus(
             name=self.name,
             state=self._state,
@@ -111,23 +101,23 @@ class Lifecycle:
             host=started.host if started else None,
             port=started.port if started else None,
             pid=started.process.pid if started else None,
-            exit_code=self._exit_code,
-            started_at=self._started_at,
-            ready_at=self._ready_at,
-            stopped_at=self._stopped_at,
-            restarts=self._restarts,
+            exit_code=facts.exit_code,
+            started_at=facts.started_at,
+            ready_at=facts.ready_at,
+            stopped_at=facts.stopped_at,
+            restarts=facts.restarts,
             reason=self._obstacle or self._reason,
-            log_lost_bytes=self._log_lost,
-            health_checks=self._checks,
-            health_checks_failed=self._checks_failed,
+            log_lost_bytes=facts.log_lost_bytes,
+            health_checks=facts.health_checks,
+            health_checks_failed=facts.health_checks_failed,
             source=self.settings.model_path,
             backend="mlx_lm" if self.settings.command is None else "command",
             first_failure=self._series.first,
             last_failure=self._series.last,
             restart_at=self._restart_at,
-            log_begin=self._log_begin,
-            previous_started_at=self._previous[0],
-            previous_log_begin=self._previous[1],
+            log_begin=facts.log_begin,
+            previous_started_at=facts.previous_started_at,
+            previous_log_begin=facts.previous_log_begin,
         )
 
     # What may be asked of it.
@@ -135,23 +125,24 @@ class Lifecycle:
     def update(self, settings: ModelSettings, log_path: str) -> None:
         """Heed these settings: what concerns only the hub at once, the rest from the next start on."""
         before, self.settings = self.settings, settings
-        if log_path != self.log_path:  # Nothing of it is there yet.
-            self.log_path, self._log_begin, self._previous = log_path, None, (None, None)
+        if log_path != self.log_path:
+            self.log_path = log_path
+            self._facts.log_is_elsewhere()
         self.retired = False
         if self._run and self._state in RUNNING and settings.health != before.health:
             self._run.watch_anew(settings.health)
         if self._state is ModelState.BACKOFF and settings.restart.policy == "never":
             self._cancel_restart()
             self._move(ModelState.FAILED, self._reason)
-            self._announce_gave_up(self.ctx, None, Reason.RELOAD)
+            self._give_up(self.ctx, None, Reason.RELOAD)
 
     def adopt(self, survivor: Survivor, started: Started, restarts: int) -> None:
         """Go on with a process of a former hub, from where it is now. It must have none."""
         self._cancel_restart()  # What is here now is the restart of the one before.
         self._move(ModelState.STARTING, None)
         self._run = run = Run(survivor.run_id, self.ctx, started, self._world, self._then(survivor.started_at))
-        self._began(survivor.started_at, started)
-        self._restarts = restarts
+        self._facts.began(survivor.started_at, started.log_begin)
+        self._facts.restarts = restarts
         if survivor.asked is not None:
             run.stop_reason = reason_of(survivor.asked)
             run.trouble = Trouble(run.stop_reason, "the former hub ended it for that")
@@ -160,9 +151,9 @@ class Lifecycle:
             self.on_exit(run.id, survivor.exit)
             return
         if (ready_at := survivor.note.get("ready_at")) is not None:
-            self._ready_at = ready_at
+            self._facts.ready_at = ready_at
             run.watch.go_on(self._then(ready_at), self._world.clock())
-        self._announce(run, "model_adopted", None, pid=started.process.pid)
+        self._announcements.of_run(run, "model_adopted", None, pid=started.process.pid)
         if survivor.asked is None:
             self._begin(run, adopted=True)
 
@@ -219,7 +210,7 @@ class Lifecycle:
         if self._state not in (ModelState.FAILED, ModelState.STOPPED):
             raise HubStateError(f"{self.name}: is {self._state}, and only a failed one can be reset; stop it first")
         self._series = Series()
-        self._restarts = 0
+        self._facts.restarts = 0
         self._rest(Reason.OPERATOR)
 
     def kill(self) -> None:
@@ -230,7 +221,7 @@ class Lifecycle:
     def restart(self) -> None:
         """Start it again after its back-off."""
         self.due = False
-        self._restarts += 1
+        self._facts.restarts += 1
         self._launch(Reason.RESTART, [])
 
     def postpone(self, obstacle: str) -> None:
@@ -252,8 +243,7 @@ class Lifecycle:
             return
         self._run = None
         self.last_memory = run.watch.vitals.memory_bytes if run.watch.vitals else 0
-        self._exit_code, self._log_lost = outcome.code, outcome.lost_bytes
-        self._stopped_at = self._world.wall() if outcome.at is None else outcome.at
+        self._facts.ended(outcome, self._world.wall())
         memory = self._world.ended(run)
         if run.stop_reason in TROUBLES or (run.stop_reason is None and outcome.code != 0):
             self._on_failure(run, outcome, memory)
@@ -265,13 +255,13 @@ class Lifecycle:
     def on_log_failing(self, run_id: str, reason: str) -> None:
         """What its process writes is lost."""
         if run := self._live(run_id):
-            self._announce(run, "model_log_failing", None, reason, reason=reason)
+            self._announcements.of_run(run, "model_log_failing", None, reason, reason=reason)
 
     def on_log_recovered(self, run_id: str, lost_bytes: int) -> None:
         """What its process writes is in the log again."""
         if run := self._live(run_id):
-            self._log_lost = lost_bytes
-            self._announce(run, "model_log_recovered", None, lost_bytes=lost_bytes)
+            self._facts.log_lost_bytes = lost_bytes
+            self._announcements.of_run(run, "model_log_recovered", None, lost_bytes=lost_bytes)
 
     def on_startup_due(self, run_id: str) -> None:
         """Its `startup_timeout` is over."""
@@ -318,8 +308,7 @@ class Lifecycle:
     def _count_check(self, run: Run, result: ProbeResult) -> None:
         # Until it is ready it is asked often and in vain, which tells nothing of its health.
         if run.watch.ready_since is not None and result.asked:
-            self._checks += 1
-            self._checks_failed += not result.ok
+            self._facts.checked(ok=result.ok)
 
     def _move(self, state: ModelState, reason: str | None, wait: float | None = None) -> None:
         """Be in another state; `wait`: seconds until it is started again."""
@@ -336,29 +325,21 @@ class Lifecycle:
     def _begin_anew(self) -> None:
         self._cancel_restart()
         self._series.begin_anew()
-        self._restarts = 0
+        self._facts.restarts = 0
 
     def _launch(self, reason: Reason, replies: list[Reply]) -> None:
         run_id = uuid.uuid4().hex
         self._move(ModelState.STARTING, reason)
         try:
-            started = self._world.launch(self.settings, run_id, self._restarts)
+            started = self._world.launch(self.settings, run_id, self._facts.restarts)
         except Exception as error:  # noqa: BLE001  # whatever it was, the model has no process now and must not seem to
             self._world.answer(replies, self._on_launch_failure(run_id, reason, error))
             return
         self._run = run = Run(run_id, self.ctx, started, self._world, self._world.clock())
-        self._log_lost = 0
-        self._began(self._world.wall(), started)
-        self._ready_at, self._stopped_at = None, None
-        self._announce(run, "model_started", reason, started.note, pid=started.process.pid)
+        self._facts.began(self._world.wall(), started.log_begin)
+        self._announcements.of_run(run, "model_started", reason, started.note, pid=started.process.pid)
         self._world.answer(replies)
         self._begin(run, adopted=False)
-
-    def _began(self, at: float, started: Started) -> None:
-        """Take note of when, and where in the log, a process began; and the one before it."""
-        if self._log_begin is not None:
-            self._previous = self._started_at, self._log_begin
-        self._started_at, self._log_begin = at, started.log_begin
 
     def _begin(self, run: Run, *, adopted: bool) -> None:
         """Begin to ask it how it is; who cannot be asked is well."""
@@ -397,12 +378,12 @@ class Lifecycle:
         if verdict is Verdict.NOTHING:
             return  # It was ready before this hub adopted it.
         if verdict is Verdict.READY:
-            self._ready_at = self._world.wall()
-            run.started.process.note({"ready_at": self._ready_at})
-            self._announce(run, "model_ready", None, startup_seconds=run.uptime)
+            self._facts.ready_at = self._world.wall()
+            run.started.process.note({"ready_at": self._facts.ready_at})
+            self._announcements.of_run(run, "model_ready", None, startup_seconds=run.uptime)
         else:
             off = None if self.settings.health else "health is off now: nobody asks it any more"
-            self._announce(run, "model_recovered", None, off, unhealthy_seconds=now - (sick_since or now))
+            self._announcements.of_run(run, "model_recovered", None, off, unhealthy_seconds=now - (sick_since or now))
 
     def _on_lost(self, run: Run, result: ProbeResult) -> None:
         if result.final or run.trouble is None:
@@ -421,7 +402,7 @@ class Lifecycle:
     def _on_unhealthy(self, run: Run, trouble: Trouble) -> None:
         run.trouble = trouble
         self._move(ModelState.UNHEALTHY, trouble.detail)
-        self._announce(run, "model_unhealthy", trouble.reason, trouble.detail, reason=trouble.detail)
+        self._announcements.of_run(run, "model_unhealthy", trouble.reason, trouble.detail, reason=trouble.detail)
 
     def _end_run(self, reason: Reason) -> None:
         assert self._run is not None
@@ -442,7 +423,7 @@ class Lifecycle:
 
     def _on_wanted_exit(self, run: Run, outcome: Exit) -> None:
         self._move(ModelState.STOPPED, run.stop_reason)
-        self._announce_stop(run, run.stop_reason, outcome)
+        self._announcements.stopped(run, run.stop_reason, outcome, at=self._facts.stopped_at, uptime=self._uptime(run))
         self._world.answer(self._awaiting_stop)
 
     def _on_clean_exit(self, run: Run, outcome: Exit) -> None:
@@ -450,25 +431,33 @@ class Lifecycle:
         delay = self._next_delay(run) if again else None
         after = ModelState.STOPPED if not again else ModelState.FAILED if delay is None else ModelState.BACKOFF
         self._move(after, Reason.EXIT, delay)
-        self._announce_stop(run, Reason.EXIT, outcome, restart_in=delay)
-        self._announce_restart(run.ctx, run.id, again, delay)
+        self._announcements.stopped(
+            run, Reason.EXIT, outcome, at=self._facts.stopped_at, uptime=self._uptime(run), restart_in=delay
+        )
+        self._restart_or_give_up(run.ctx, run.id, again, delay)
 
     def _on_failure(self, run: Run, outcome: Exit, memory: Shortage) -> None:
         trouble = run.trouble if run.stop_reason in TROUBLES else None
-        time, uptime = self._stopped_at or self._world.wall(), self._uptime(run)
+        time, uptime = self._facts.stopped_at or self._world.wall(), self._uptime(run)
         failure = endings.failure(outcome, time=time, uptime=uptime, trouble=trouble, memory=memory)
         self._fail(run.ctx, run.id, failure, again=True, run=run, forced=outcome.forced)
 
     def _fail(
-        self, ctx: HubModelContext, run_id: str, failure: Failure, *, again: bool, run: Run | None = None, **more: Any
+        self,
+        ctx: HubModelContext,
+        run_id: str,
+        failure: Failure,
+        *,
+        again: bool,
+        run: Run | None = None,
+        forced: bool = False,
     ) -> None:
         again = again and self.settings.restart.policy != "never" and not self._released
         delay = self._next_delay(run) if again else None
         first = self._series.add(failure)
         self._move(ModelState.FAILED if delay is None else ModelState.BACKOFF, failure.detail or failure.reason, delay)
-        about = {**_envelope(failure), **_end_of(run_id), **more, "restart_in": delay, "first_failure": first}
-        self._world.announce("model_failed", about, ctx=ctx, exit_code=failure.exit_code)
-        self._announce_restart(ctx, run_id, again, delay)
+        self._announcements.failed(ctx, run_id, failure, forced=forced, restart_in=delay, first=first)
+        self._restart_or_give_up(ctx, run_id, again, delay)
 
     def _next_delay(self, run: Run | None) -> float | None:
         """Seconds until it is started again; None: give up. Only time in which it could answer counts as stable."""
@@ -479,41 +468,19 @@ class Lifecycle:
             jitter=self._world.jitter(),
         )
 
-    def _announce_restart(self, ctx: HubModelContext, run_id: str, again: bool, delay: float | None) -> None:
+    def _restart_or_give_up(self, ctx: HubModelContext, run_id: str, again: bool, delay: float | None) -> None:
         if delay is not None:
             self._timer = self._world.after(delay, RestartDue(self.name))
-            about = {"run_id": run_id, "reason": Reason.RESTART}
-            attempt = self._series.in_a_row
-            self._world.announce("model_restarting", about, ctx=ctx, attempt=attempt, delay_seconds=delay)
+            self._announcements.restarting(ctx, run_id, attempt=self._series.in_a_row, delay=delay)
         elif again:
-            self._announce_gave_up(ctx, run_id, Reason.RESTART)
+            self._give_up(ctx, run_id, Reason.RESTART)
 
-    def _announce_gave_up(self, ctx: HubModelContext, run_id: str | None, reason: Reason) -> None:
-        about = {"run_id": run_id, "reason": reason, "first_failure": self._series.first}
-        self._world.announce("model_gave_up", about, ctx=ctx, failures=self._series.in_window)
-
-    def _announce(self, run: Run, hook: str, why: Reason | None, detail: str | None = None, **arguments: Any) -> None:
-        about = {"run_id": run.id, "reason": why, "detail": detail}
-        self._world.announce(hook, about, ctx=run.ctx, **arguments)
-
-    def _announce_stop(self, run: Run, reason: Reason | None, outcome: Exit, **more: Any) -> None:
-        about = {
-            **_end_of(run.id),
-            "time": self._stopped_at,
-            "reason": reason,
-            "uptime_seconds": self._uptime(run),
-            "signal": signal_name(outcome.code),
-            "forced": outcome.forced,
-            "log_tail": outcome.tail,
-        }
-        self._world.announce("model_stopped", {**about, **more}, ctx=run.ctx, exit_code=outcome.code)
+    def _give_up(self, ctx: HubModelContext, run_id: str | None, reason: Reason) -> None:
+        self._announcements.gave_up(ctx, run_id, reason, failures=self._series.in_window, first=self._series.first)
 
     def _uptime(self, run: Run) -> float:
         """Seconds that a process ran which has ended."""
-        assert self._stopped_at is not None
-        late = self._world.wall() - self._stopped_at
-        # Before it was started, or still to come: then the time of day was set meanwhile, and says nothing.
-        return run.uptime - late if 0 <= late <= run.uptime else run.uptime
+        return self._facts.uptime(run.uptime, self._world.wall())
 
     def _cancel_restart(self) -> None:
         self.due = False
@@ -524,23 +491,6 @@ class Lifecycle:
 
 def _late(run: Run, health: HealthSettings) -> Trouble:
     return Trouble(Reason.STARTUP_TIMEOUT, f"not ready after {health.startup_timeout:g} s: {run.watch.said}")
-
-
-def _envelope(failure: Failure) -> dict[str, Any]:
-    """The fields of an event that tell of a failure."""
-    return {
-        "time": failure.time,
-        "reason": failure.reason,
-        "detail": failure.detail,
-        "uptime_seconds": failure.uptime_seconds if failure.reason is not Reason.SPAWN_ERROR else None,
-        "signal": failure.signal,
-        "log_tail": failure.log_tail,
-    }
-
-
-def _end_of(run_id: str) -> dict[str, Any]:
-    """What the event that ends a run always has. The next hub, should it tell the same end again, gives it the same id."""
-    return {"run_id": run_id, "id": str(uuid.uuid5(uuid.UUID(run_id), "end"))}
 
 
 def _said(error: Exception) -> str:

@@ -7,25 +7,25 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from mlxhub_core import logs
 from mlxhub_core.actor import Actor, Timer
 from mlxhub_core.errors import HubError, HubStateError, MemoryShortError, ModelError, UnknownModelError
 from mlxhub_core.events import HubEvent, Reason
-from mlxhub_core.launch import prepare
 from mlxhub_core.ports import PortBook
-from mlxhub_core.probes import ProbeFactory, ServerProbe, Target
-from mlxhub_core.process import Exit, Order, Process, ProcessFactory
+from mlxhub_core.probes import ProbeFactory, ServerProbe
+from mlxhub_core.process import ProcessFactory
 from mlxhub_core.settings import HubSettings, ModelSettings
-from mlxhub_core.states import ALIVE, ModelState, ModelStatus
+from mlxhub_core.states import ALIVE, RUNNING, ModelState, ModelStatus
 from mlxhub_core.supervisor import endings
 from mlxhub_core.supervisor import messages as say
 from mlxhub_core.supervisor.admission import MEMORY_POLL, Admission
 from mlxhub_core.supervisor.heritage import Heritage
-from mlxhub_core.supervisor.legacy import Record, essence, stand_in
-from mlxhub_core.supervisor.lifecycle import RUNNING, Lifecycle
+from mlxhub_core.supervisor.launcher import Launcher
+from mlxhub_core.supervisor.legacy import stand_in
+from mlxhub_core.supervisor.lifecycle import Lifecycle
 from mlxhub_core.supervisor.plan import Plan, ReloadResult, make_plan
 from mlxhub_core.supervisor.run import Run
 from mlxhub_core.supervisor.world import Started
@@ -71,8 +71,8 @@ class Loop:
         self.after: Callable[[float, say.Message], Timer] = self.actor.after
         self._publish = publish
         self._processes = process_factory
-        self._make_probe = probe_factory
         self._machine = machine or ThisMachine()
+        self._launcher = Launcher(process_factory, probe_factory, self._machine, self._tell)
         self._admission = Admission(self._machine, clock)
         self._settings: HubSettings | None = None
         self._models: dict[str, Lifecycle] = {}
@@ -346,16 +346,14 @@ class Loop:
         """Make them this hub's. Those that hub.yaml no longer has are stopped like any that it loses."""
         entries = {model.name: model for model in settings.models}
         for survivor, record, is_surplus in self._heritage.taken():
-            listener = _Listener(self._tell, survivor.model, survivor.run_id)
             if is_surplus:
                 # No hub does that; but if it is so, it must not stay so.
-                survivor.attach(listener).stop(0.0, Reason.HUB_START)
+                self._launcher.attach(survivor).stop(0.0, Reason.HUB_START)
                 continue
             entry = entries.get(survivor.model) or stand_in(survivor.model, record)
             model = self._models.get(survivor.model) or Lifecycle(entry, str(survivor.log), self)
             self._models[survivor.model] = model
-            started = self._started(survivor.attach(listener), record, survivor.log, survivor.log_begin)
-            model.adopt(survivor, started, record.restarts)
+            model.adopt(survivor, self._launcher.take_over(survivor, record), record.restarts)
             if survivor.exit is not None:
                 self.after(TOLD, say.Told(survivor.run_id))
 
@@ -408,23 +406,9 @@ class Loop:
     def launch(self, model: ModelSettings, run_id: str, restarts: int) -> Started:
         """Start a model's process. Raises HubError or OSError."""
         assert self._settings is not None
-        host, name = self._settings.host, model.name
         port = self._admission.claim(model)
-        directory, withheld = self._settings.directory, self._settings.secret_variables
-        launch = prepare(model, host=host, port=port, directory=directory, withheld=withheld)
-        log = logs.log_file(self._settings.log_path, name)
-        begin = logs.size(log)
-        known = essence(self._settings, model)
-        record = Record(model.group, host, port, launch.mlx_model, restarts, known, model.stop_timeout)
-        order = Order(name, run_id, launch, log, self._settings.log_rotation, model.stop_timeout, record.written())
-        process = self._processes.start(order, _Listener(self._tell, name, run_id))
-        return self._started(process, record, log, begin, self._admission.note(name))
-
-    def _started(self, process: Process, record: Record, log: Path, begin: int, note: str | None = None) -> Started:
-        host, port = record.host, record.port
-        target = None if port is None else Target(host, port, record.mlx_model, process.pid, log, begin)
-        probe = self._make_probe(target) if target else None
-        return Started(process, host, port, probe, self._machine.oom_kills(), note, begin)
+        started = self._launcher.launch(self._settings, model, run_id, port=port, restarts=restarts)
+        return replace(started, note=self._admission.note(model.name))
 
     def ask(self, run: Run, model: ModelSettings) -> None:
         """Ask a process whether it can answer."""
@@ -458,24 +442,6 @@ class Loop:
                 reply.set_exception(error)
             else:
                 reply.set_result(cast(T, result))
-
-
-class _Listener:
-    """Turns what a process tells into messages."""
-
-    def __init__(self, tell: Callable[[say.Message], None], name: str, run_id: str) -> None:
-        self._tell = tell
-        self._name = name
-        self._run_id = run_id
-
-    def exited(self, outcome: Exit) -> None:
-        self._tell(say.Exited(self._name, self._run_id, outcome))
-
-    def log_failing(self, reason: str) -> None:
-        self._tell(say.LogFailing(self._name, self._run_id, reason))
-
-    def log_recovered(self, lost_bytes: int) -> None:
-        self._tell(say.LogRecovered(self._name, self._run_id, lost_bytes))
 
 
 def _when_all(futures: Iterable[Future[Any]], done: Callable[[], None]) -> None:
