@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """How long it storms; see tests/chaos."""
     parser.addoption("--chaos-seconds", type=float, default=40.0, help="seconds of each storm of tests/chaos")
     parser.addoption("--chaos-seed", type=int, default=20261126, help="has the same things go wrong again")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The core's tests pass with none of the other packages installed; those that need them are skipped then."""
+    there = {point.name for point in metadata.entry_points(group="mlxhub.sinks")}
+    for marker in item.iter_markers("sinks"):
+        for sink in marker.args:
+            if sink not in there:
+                pytest.skip(f"the sink {sink} is not installed")
 
 
 @pytest.hookimpl(wrapper=True)

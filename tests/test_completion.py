@@ -73,7 +73,7 @@ def completed(line: str) -> list[str]:
         ("explain oth", ["other"]),
         ("sinks test ", ["statsd/eu", "prometheus"]),
         ("sinks describe l", ["loguru"]),
-        ("sinks export prom", ["prometheus"]),
+        pytest.param("sinks export prom", ["prometheus"], marks=pytest.mark.sinks("prometheus")),
         ("completion f", ["fish"]),
         ("stop --k", ["--keep-models"]),
         ("--v", ["--version"]),

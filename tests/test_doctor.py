@@ -80,6 +80,7 @@ def test_without_a_hub_yaml_it_looks_at_the_rest_and_says_how_to_get_one() -> No
     assert doctor("--config", "other.yaml")[0] == 1
 
 
+@pytest.mark.sinks("prometheus")
 def test_where_all_is_well_each_check_says_so_in_a_line() -> None:
     written("sinks: {prometheus: {listen: '127.0.0.1:0'}}\n" + one())
     code, lines = doctor()
@@ -291,6 +292,7 @@ def test_which_systems_mlx_has_wheels_for(
 # Sinks.
 
 
+@pytest.mark.sinks("statsd")
 def test_sinks_that_are_not_installed_or_misused_are_told_as_check_tells_them() -> None:
     written("sinks: {nosuch: {}, statsd: {prot: 1}}\n" + one())
     code, lines = doctor()
@@ -299,6 +301,7 @@ def test_sinks_that_are_not_installed_or_misused_are_told_as_check_tells_them() 
     assert "did you mean 'port'?" in "\n".join(lines)
 
 
+@pytest.mark.sinks("prometheus", "statsd")
 def test_a_sink_that_cannot_reach_whom_it_tells_deserves_a_look(taken: int) -> None:
     written(
         f"sinks: {{statsd: {{address: 'tcp://127.0.0.1:1'}}, prometheus: {{listen: '127.0.0.1:{taken}'}}}}\n" + one()
@@ -356,6 +359,7 @@ def test_a_sink_is_asked_by_its_check_or_opened(
 # A hub that runs.
 
 
+@pytest.mark.sinks("prometheus", "statsd")
 def test_of_a_hub_that_runs_it_tells_ports_and_sinks_as_they_are() -> None:
     written(f"sinks: {{prometheus: {{listen: '127.0.0.1:0'}}, statsd: {{address: 'tcp://127.0.0.1:1'}}}}\n{one()}")
     process = subprocess.Popen([MLXHUB, "start", "--foreground"], stderr=subprocess.DEVNULL)

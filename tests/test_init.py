@@ -69,6 +69,7 @@ def test_its_first_line_names_the_schema_that_is_written_beside_it_and_that_it_i
     jsonschema.Draft202012Validator(schema(name)).validate(Source("hub.yaml", Path("hub.yaml").read_text()).value)
 
 
+@pytest.mark.sinks("prometheus", "statsd", "otlp")
 def test_what_is_commented_out_in_it_is_right_as_well() -> None:
     mlxhub_init()
     text = Path("hub.yaml").read_text(encoding="utf-8")

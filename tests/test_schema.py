@@ -19,7 +19,7 @@ from mlxhub_core.cli import cli
 from mlxhub_core.cli.demo import HUB_YAML as DEMO
 from mlxhub_core.cli.init import HUB_YAML as INIT
 from mlxhub_core.cli.schema import hub_schema
-from mlxhub_core.discovery import scan
+from mlxhub_core.discovery import PACKAGES, scan
 from mlxhub_core.errors import ConfigError
 from mlxhub_core.selection import select
 from mlxhub_core.settings import (
@@ -283,6 +283,11 @@ EXAMPLES = [
 ]
 
 
+def sinks_of_ours(text: str) -> set[str]:
+    """The types among its sinks that packages of ours offer."""
+    return {key.partition("/")[0] for key in plain(text).get("sinks") or {}} & set(PACKAGES)
+
+
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Draft202012Validator:
     """The schema where the sinks that the pages themselves show are installed."""
@@ -294,7 +299,13 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Draft202012Validator
     return Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize(("page", "text"), EXAMPLES, ids=[f"{page}-{i}" for i, (page, _) in enumerate(EXAMPLES)])
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        pytest.param(page, text, id=f"{page}-{i}", marks=pytest.mark.sinks(*sinks_of_ours(text)))
+        for i, (page, text) in enumerate(EXAMPLES)
+    ],
+)
 def test_every_example_is_valid(documented: Draft202012Validator, page: str, text: str) -> None:
     document = plain(text)
     if "models" not in document:

@@ -89,6 +89,7 @@ def test_a_sink_of_a_package_that_is_named_is_one_too() -> None:
 # Hubs that run, and hubs that do not.
 
 
+@pytest.mark.sinks("prometheus")
 def test_hubs_that_run_say_their_real_port_and_others_are_listed_as_hub_yaml_has_them(tmp_path: Path) -> None:
     running = config(tmp_path, "running", listen="127.0.0.1:0")
     down = config(tmp_path, "down", listen="127.0.0.1:4711")
@@ -129,6 +130,7 @@ def test_a_label_that_is_none_is_refused(label: str) -> None:
     assert "--label must be NAME=VALUE" in done.stderr
 
 
+@pytest.mark.sinks("prometheus")
 def test_a_hub_serves_the_same_in_the_form_that_prometheus_asks_for(tmp_path: Path) -> None:
     path = config(tmp_path, "one", listen="127.0.0.1:0")
     # Prometheus itself wants JSON by its content type: it is asked in plugins/prom_sink/tests/test_prometheus.py.
@@ -159,6 +161,7 @@ def test_what_has_nothing_to_export_is_told(tmp_path: Path, kind: str, message: 
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.sinks("prometheus")
 def test_a_directory_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = mlxhub("sinks", "export", "prometheus", tmp_path / "file" / "new")

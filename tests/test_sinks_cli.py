@@ -69,6 +69,9 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLXHUB_CONFIG", "MLXHUB_NO_SINKS", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "250")
+    # As if all sinks of ours were installed, of which people are told else.
+    for name in set(discovery.PACKAGES) - {offer.type for offer in scan().offers}:
+        monkeypatch.delitem(discovery.PACKAGES, name)
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def test_every_reason_is_there_with_what_it_says(reason: Reason) -> None:
     assert re.search(rf"\| `{reason.value}` \| \w.+\. \|", PAGES["events.md"])
 
 
+@pytest.mark.sinks("prometheus", "statsd")
 @pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.stem)
 def test_every_metric_is_there_by_each_of_its_names_and_on_the_pages_of_the_sinks(metric: Any) -> None:
     for name in (metric.stem, prometheus_name(metric), statsd_name(metric)):
@@ -250,6 +251,7 @@ def test_a_link_leads_to_a_file_or_to_a_page_that_is_made() -> None:
 
 
 @pytest.mark.skipif(not MKDOCS.exists(), reason="mkdocs is not installed")
+@pytest.mark.sinks("prometheus", "statsd", "otlp")
 def test_the_site_is_built_with_no_warning_and_has_every_page(tmp_path: Path) -> None:
     done = subprocess.run(
         [MKDOCS, "build", "--strict", "--site-dir", str(tmp_path / "site")],

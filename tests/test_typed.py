@@ -23,8 +23,8 @@ from mlxhub_core.testing import FAKE_SERVER
 for _program in ("curl", "jq"):
     if shutil.which(_program) is None:
         pytest.skip(f"{_program} is not installed", allow_module_level=True)
-pytest.importorskip("mlxhub_statsd_sink", reason="the sinks that the docs speak of are not there")
-pytest.importorskip("mlxhub_prom_sink", reason="the sinks that the docs speak of are not there")
+
+pytestmark = pytest.mark.sinks("statsd", "prometheus")
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import pytest
 
 from mlxhub_core.events import Reason
 from mlxhub_core.testing import Recorded, wait_until
@@ -27,6 +28,8 @@ from mlxhub_core.testing.history import check_history
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import Storm
+
+pytestmark = pytest.mark.sinks("statsd", "prometheus")
 
 ENDS = ("model_stopped", "model_failed")
 WITHIN = 6.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import random
 import re
@@ -197,16 +196,7 @@ def test_models_whose_values_are_of_any_kind(read: Read, models: list[dict[str, 
     read(json.dumps({"models": models}).encode())
 
 
-SINKS = [
-    pytest.param(
-        name, marks=pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
-    )
-    for name, package in (
-        ("loguru", "mlxhub_core"),
-        ("statsd", "mlxhub_statsd_sink"),
-        ("prometheus", "mlxhub_prom_sink"),
-    )
-]
+SINKS = [pytest.param(name, marks=pytest.mark.sinks(name)) for name in ("loguru", "statsd", "prometheus", "otlp")]
 OPTIONS = """host port address prefix dialect tags max_packet gauge_interval timeout listen namespace tls textfile
 process_metrics process_interval level delivery cert key env file"""
 options = st.sampled_from(OPTIONS.split()) | st.text(max_size=6)
