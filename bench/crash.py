@@ -57,7 +57,7 @@ def figures(pace: Pace) -> list[Figure]:
         floor=FLOOR,
     )
     alone_again = Figure(
-        "crash to the next process, one model, one sink",
+        "crash to the next process, 1 model and 1 sink",
         "ms",
         "as above, while no other model runs, and no other sink is on",
     )

@@ -24,7 +24,7 @@ from mlxhub_core.observability import HubInfo, HubObservabilitySink, LoggingHubO
 from mlxhub_core.place import held, held_logs, place_of
 from mlxhub_core.process import ProcessFactory
 from mlxhub_core.runner import CLOSE_DEADLINE, SinkRunner
-from mlxhub_core.selection import Selected, Selection, select
+from mlxhub_core.selection import Selected, Selection, problems_of, select
 from mlxhub_core.settings import HubSettings, SettingsChange, load_settings
 from mlxhub_core.states import ModelStatus
 from mlxhub_core.supervisor import Loop, Plan, ReloadResult, Supervisor
@@ -107,7 +107,7 @@ class HubManager:
             ConfigError: hub.yaml cannot be used.
             HubStateError: the hub was shut down.
         """
-        settings = load_settings(self.config_path)
+        settings = load_settings(self.config_path, problems_of)
         selection = self._select(settings)
         warnings = (*settings.warnings, *selection.warnings, *selection.deprecations)
         return replace(self._supervisor.plan(settings), warnings=tuple(map(str, warnings)))
@@ -226,7 +226,7 @@ class HubManager:
         self.shutdown()
 
     def _read_and_apply(self) -> ReloadResult:
-        settings = load_settings(self.config_path)
+        settings = load_settings(self.config_path, problems_of)
         selection = self._select(settings)
         change = nullcontext(_nothing) if self._change is None else self._change(settings)
         with self._logs_held(settings.log_path), change as put_in_force:

@@ -7,10 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
 
+from mlxhub_core.checking import Finding
 from mlxhub_core.discovery import PACKAGES, Offer, normalised, scan
 from mlxhub_core.errors import ConfigError, HubError, Problem, SinkError, did_you_mean, listed
 from mlxhub_core.hooks import check_version, deprecations_of, hooks_of
@@ -18,7 +20,7 @@ from mlxhub_core.options import check_options
 from mlxhub_core.runner import described
 from mlxhub_core.secret import Secret
 from mlxhub_core.settings import HubSettings, SinkSettings
-from mlxhub_core.yaml_source import Keys
+from mlxhub_core.yaml_source import Keys, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,24 @@ def select(
     warnings: list[Problem] = []
     for entry in wanted:
         try:
-            sinks.append(_selected(settings, entry, (running or {}).get(entry.key)))
+            selected = _selected(settings.source, settings.directory, entry, (running or {}).get(entry.key))
         except ConfigError as error:
             (problems if entry.delivery.required else warnings).extend(error.problems)
+        else:
+            sinks.append(selected)
     if problems:
         raise ConfigError(sorted(problems, key=settings.source.position))
     deprecations = [settings.source.problem(each.place, words) for each in sinks for words in each.deprecations()]
     return Selection(tuple(sinks), tuple(sorted(warnings, key=settings.source.position)), tuple(deprecations))
+
+
+def problems_of(source: Source, directory: Path, sinks: Iterable[SinkSettings]) -> Iterator[Problem]:
+    """What is wrong with sinks that are required, of a hub.yaml that cannot be used anyhow: see `load_settings`."""
+    for entry in sinks:
+        try:
+            _selected(source, directory, entry)
+        except ConfigError as error:
+            yield from error.problems if entry.delivery.required else ()
 
 
 def offer_of(sink_type: str, distribution: str | None = None, key: str | None = None) -> Offer:
@@ -131,21 +144,21 @@ def load(offer: Offer) -> Callable[..., object]:
     return factory  # type: ignore[no-any-return]
 
 
-def _selected(settings: HubSettings, entry: SinkSettings, running: Selected | None) -> Selected:
+def _selected(source: Source, directory: Path, entry: SinkSettings, running: Selected | None = None) -> Selected:
     place = entry.keys or ("sinks", entry.key)
     try:
         offer = offer_of(entry.type, entry.distribution, entry.key.rpartition(":")[2])
         factory = load(offer)
         _check_version(offer, factory)
-        arguments, findings = _checked(offer, factory, entry, settings)
+        arguments, findings = _checked(offer, factory, entry, directory)
         if findings:
-            raise ConfigError(findings)
+            raise ConfigError([source.problem((*place, *finding.keys), finding.message) for finding in findings])
         digest = _digest(entry.options, arguments)
         if running is not None and running.made_of == (entry.delivery, digest):
             return running
         return Selected(entry, offer, _made(offer, factory, arguments), digest)
     except SinkError as error:
-        raise ConfigError([settings.source.problem(place, str(error))]) from None
+        raise ConfigError([source.problem(place, str(error))]) from None
 
 
 def _check_version(offer: Offer, factory: Callable[..., object]) -> None:
@@ -156,13 +169,12 @@ def _check_version(offer: Offer, factory: Callable[..., object]) -> None:
 
 
 def _checked(
-    offer: Offer, factory: Callable[..., object], entry: SinkSettings, settings: HubSettings
-) -> tuple[dict[str, Any], list[Problem]]:
+    offer: Offer, factory: Callable[..., object], entry: SinkSettings, directory: Path
+) -> tuple[dict[str, Any], list[Finding]]:
     try:
-        arguments, findings = check_options(factory, entry.options, settings.directory)
+        return check_options(factory, entry.options, directory)
     except SinkError as error:
         raise SinkError(f"{offer} cannot be used: {error}; tell its author") from None
-    return arguments, [settings.source.problem((*entry.keys, *f.keys), f.message) for f in findings]
 
 
 def _made(offer: Offer, factory: Callable[..., object], arguments: Mapping[str, Any]) -> object:

@@ -179,7 +179,7 @@ def test_a_good_file_is_ok(mlxhub: Mlxhub, tmp_path: Path) -> None:
 
 
 def test_every_mistake_is_told_with_its_place_and_exit_code_2(mlxhub: Mlxhub, tmp_path: Path) -> None:
-    (tmp_path / "hub.yaml").write_text("hots: x\nmodels:\n  - {name: a b, comand: [x]}\nsinks: {statsd: {}}\n")
+    (tmp_path / "hub.yaml").write_text("hots: x\nmodels:\n  - {name: a b, comand: [x]}\nsinks: {nosuch: {}}\n")
     for command in ("check", "start"):
         done = mlxhub(command)
         assert done.returncode == 2
@@ -190,6 +190,7 @@ def test_every_mistake_is_told_with_its_place_and_exit_code_2(mlxhub: Mlxhub, tm
             "hub.yaml:3:5:",
             "hub.yaml:3:6:",
             "hub.yaml:3:17:",
+            "hub.yaml:4:9:",
         ]
 
 

@@ -391,6 +391,23 @@ def test_every_mistake_in_every_sink_is_told_at_once_with_its_own_place(site: Pa
     assert messages["sinks.acme/us.host"] == "must be text, not a number; put it in quotes"
 
 
+def test_mistakes_in_models_and_in_the_options_of_sinks_are_told_together(site: Path, tmp_path: Path) -> None:
+    acme(site)
+    config = tmp_path / "hub.yaml"
+    config.write_text(
+        "models: [{nmae: m, command: [x]}]\n"
+        "sinks:\n  acme: {prot: 1}\n  nosuch: {}\n  acme/b: {port: x, delivery: {required: false}}\n"
+    )
+    with HubManager(config) as hub, pytest.raises(ConfigError) as caught:
+        hub.reload()
+    assert [(each.where, each.path) for each in caught.value.problems] == [
+        ("hub.yaml:1:10", "models[0].name"),
+        ("hub.yaml:1:11", "models[0].nmae"),
+        ("hub.yaml:3:10", "sinks.acme.prot"),
+        ("hub.yaml:4:3", "sinks.nosuch"),
+    ]
+
+
 def test_an_option_that_must_be_given_is_missed_at_its_sink(site: Path, choose: Choose) -> None:
     acme(site, sink_class("def __init__(self, *, host: str): ...\ndef model_failed(self): ..."))
     assert problem(choose, "acme: on") == "hub.yaml:3:3: sinks.acme.host: is required"

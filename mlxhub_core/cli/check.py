@@ -22,10 +22,10 @@ def check(config: Path) -> None:
       mlxhub check ~/models/hub.yaml
     """  # noqa: D301  # click needs the character, to leave the lines as they are
     from mlxhub_core.launch import lacks
-    from mlxhub_core.selection import select
+    from mlxhub_core.selection import problems_of, select
     from mlxhub_core.settings import load_settings
 
-    settings = load_settings(config)
+    settings = load_settings(config, problems_of)
     selection = select(settings, settings.sinks)
     missing = [settings.source.problem(("models", index), error.message) for index, error in lacks(settings)]
     show_warnings((*settings.warnings, *selection.warnings, *selection.deprecations, *missing))

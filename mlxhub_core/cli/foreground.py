@@ -67,9 +67,10 @@ def serve(config: Path, log_file: Path | None = None, ready: int | None = None) 
 
 def _read(config: Path, log_file: Path | None) -> HubSettings:
     """Check hub.yaml, show its warnings, and log as loudly as it says."""
+    from mlxhub_core.selection import problems_of
     from mlxhub_core.settings import load_settings
 
-    settings = load_settings(config)
+    settings = load_settings(config, problems_of)
     if log_file is None:
         log_to(level=settings.log_level)
     else:

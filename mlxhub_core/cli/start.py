@@ -100,10 +100,10 @@ def _start(config: Path, timeout: float | None, *, wait: bool) -> None:
 
 def _checked(config: Path) -> HubSettings:
     """hub.yaml, if it can be used, sinks and all: nothing is started with one that cannot."""
-    from mlxhub_core.selection import select
+    from mlxhub_core.selection import problems_of, select
     from mlxhub_core.settings import load_settings
 
-    settings = load_settings(config)
+    settings = load_settings(config, problems_of)
     selection = select(settings, settings.sinks)
     show_warnings((*settings.warnings, *selection.warnings))
     return settings

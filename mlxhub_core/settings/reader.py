@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,8 +39,17 @@ NO_SINKS = "MLXHUB_NO_SINKS"
 """The environment variable with which the hub runs without any sink of hub.yaml: for when one is in the way."""
 
 
-def load_settings(path: Path | str) -> HubSettings:
+SinksCheck = Callable[[Source, Path, Sequence[SinkSettings]], Iterable[Problem]]
+"""Says what is wrong with sinks of a hub.yaml, given also where they stand in it and its directory."""
+
+
+def load_settings(path: Path | str, check_sinks: SinksCheck | None = None) -> HubSettings:
     """Read and check hub.yaml. Nothing is created or started.
+
+    Args:
+        path: the file.
+        check_sinks: asked about its sinks if anything else is wrong with it, so that all is told at once; default:
+            what only a sink itself knows, as which options it takes, is not looked at.
 
     Raises:
         ConfigError: with every mistake in the file.
@@ -50,7 +59,7 @@ def load_settings(path: Path | str) -> HubSettings:
     except RuntimeError:
         message = "begins with a ~ for which this machine knows no home directory; write the whole path"
         raise ConfigError([Problem(str(path), "", message)]) from None
-    return _Reader(path, Source.read(path)).read()
+    return _Reader(path, Source.read(path), check_sinks).read()
 
 
 def resolve(base: Path, text: str) -> Path:
@@ -61,9 +70,10 @@ def resolve(base: Path, text: str) -> Path:
 class _Reader:
     """Reads one file and collects what is wrong with it."""
 
-    def __init__(self, path: Path, source: Source) -> None:
+    def __init__(self, path: Path, source: Source, check_sinks: SinksCheck | None) -> None:
         self._path = path
         self._source = source
+        self._check_sinks = check_sinks
         self._problems = list(source.problems)
         self._warnings: list[Problem] = []
 
@@ -87,6 +97,8 @@ class _Reader:
         self._blame((), crosscheck.between_entries(raw))
         control = self._control(top.control) if top and top.control else None
         if top is None or self._problems:
+            if self._check_sinks is not None:
+                self._problems += self._check_sinks(self._source, self._path.parent, sinks)
             raise ConfigError(sorted(dict.fromkeys(self._problems), key=self._source.position))
         self._warn_if_exposed(top)
         return HubSettings(

@@ -16,6 +16,7 @@ from mlxhub_core.cli.doctor.findings import Finding
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import ConfigError, HubError, HubNotRunningError, in_gigabytes
 from mlxhub_core.place import check_private, place_of, same_hub
+from mlxhub_core.selection import problems_of
 from mlxhub_core.settings import HubSettings, load_settings
 
 FULL = 0.95
@@ -55,7 +56,7 @@ def hub_yaml(situation: Situation) -> Iterator[Finding]:
             yield Finding("hub.yaml", "fail", f"{config} is not there; name another with --config")
         return
     try:
-        situation.settings = settings = load_settings(config)
+        situation.settings = settings = load_settings(config, problems_of)
     except ConfigError as error:
         yield from (Finding("hub.yaml", "fail", str(problem)) for problem in error.problems)
         return

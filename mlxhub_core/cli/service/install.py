@@ -36,10 +36,10 @@ def install(config: Path) -> None:
       mlxhub service install
       mlxhub service install ~/models/hub.yaml
     """  # noqa: D301  # click needs the character, to leave the lines as they are
-    from mlxhub_core.selection import select
+    from mlxhub_core.selection import problems_of, select
     from mlxhub_core.settings import load_settings
 
-    settings = load_settings(config)
+    settings = load_settings(config, problems_of)
     show_warnings((*settings.warnings, *select(settings, settings.sinks).warnings))
     service, manager = service_of(settings, os.environ), manager_here()
     for name in dict.fromkeys(missing_secrets(settings, service.environ)):
