@@ -44,7 +44,7 @@ def figures(pace: Pace) -> list[Figure]:
     harmed = Figure(
         "lines lost, doubled or torn in rotation",
         "lines",
-        how + "; the last of the floor is what copytruncate does to a program that writes its log itself",
+        how + "; the last is what copytruncate does to a program that writes its log itself",
         target=(Bound("max", 0),),
     )
     size = Figure("largest log beside its limit", "times", how, target=(Bound("max", 1.0),))

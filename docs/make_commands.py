@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 
 from mlxhub_core.cli import cli
+from mlxhub_core.cli.logs import logs
+from mlxhub_core.cli.logs.rotate import rotate
 from mlxhub_core.errors import EXIT_FAILED, EXIT_NOT_RUNNING, EXIT_USAGE
 
 PAGE = Path(__file__).with_name("commands.md")
@@ -51,6 +53,8 @@ def walk(group: click.Group, context: click.Context) -> Iterator[tuple[click.Com
         yield command, below
         if isinstance(command, click.Group):
             yield from walk(command, below)
+        elif command is logs:  # no group: its first word is a model, unless it is this
+            yield rotate, click.Context(rotate, info_name="rotate", parent=below)
 
 
 def section(command: click.Command, context: click.Context) -> Iterator[str]:

@@ -119,7 +119,7 @@ class UnknownModelError(ModelError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        super().__init__(name, f"no such model in hub.yaml{did_you_mean(name, names)}; it has {listed(names)}")
+        super().__init__(name, f"no such model in hub.yaml; it has {listed(names)}{did_you_mean(name, names)}")
 
 
 class GroupFullError(ModelError):

@@ -270,7 +270,7 @@ class LoggingHubObservabilitySink:
     def model_gave_up(self, ctx: HubModelContext, *, failures: int) -> None:
         """Log the end of the restarts, at error."""
         log = self._bind(ctx, "model_gave_up", hub_failures=failures)
-        log.error("{} ended {} times; it stays down until it is started by hand", ctx.name, failures)
+        log.error("{} ended {} times; it stays down until somebody starts it", ctx.name, failures)
 
     def model_log_failing(self, ctx: HubModelContext, *, reason: str) -> None:
         """Log that output is lost, at warning."""

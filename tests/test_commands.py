@@ -122,7 +122,7 @@ def test_logs_are_rotated_one_by_one_or_all_and_an_empty_one_is_left(home: Path,
     done = mlxhub("logs", "rotate", "aa", "b")
     assert (done.returncode, done.stderr.splitlines()) == (
         1,
-        ["aa: no such model in hub.yaml; did you mean 'a'?; it has a, b"],
+        ["aa: no such model in hub.yaml; it has a, b; did you mean 'a'?"],
     )
     mlxhub("stop")
     assert mlxhub("logs", "rotate").returncode == 3
@@ -156,7 +156,7 @@ def test_models_are_stopped_started_and_restarted_one_by_one(start: Start) -> No
     assert mlxhub("stop-model", "a").returncode == 0
     assert pids() == {"a": None, "b": before["b"]}
     assert not runs(before["a"])
-    assert mlxhub("status").stdout.endswith("a: stopped by hand; `mlxhub start-model a` starts it\n")
+    assert mlxhub("status").stdout.endswith("a: stopped; `mlxhub start-model a` starts it\n")
     assert mlxhub("start-model", "a", "b").returncode == 0
     after = pids()
     assert after["b"] == before["b"], "it ran"

@@ -95,9 +95,9 @@ def test_events_are_a_line_each_with_when_which_model_and_what(hub: ControlClien
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  bad  ", line) for line in lines)
     told = [line.split("  ", 2)[2] for line in lines[-4:]]
     assert re.fullmatch(r"restarts in 0\.\d s \(attempt 2\)", told[0])
-    assert re.fullmatch(r"started \(pid \d+\): the hub restarts it after a failure", told[1])
+    assert re.fullmatch(r"started \(pid \d+\): the hub starts it again by its `restart` rule", told[1])
     assert re.fullmatch(r"failed \(exit code 3\) after \d\.\d s", told[2])
-    assert told[3] == "failed 3 times; stays down until it is started by hand"
+    assert told[3] == "ended 3 times; stays down until somebody starts it"
     assert mlxhub("events").stdout.splitlines()[0].split("  ")[1:] == [
         "-",
         f"the hub started (pid {hub.get('/hub/status')['pid']}, mlxhub {hub.get('/hub/status')['version']})",
@@ -132,7 +132,7 @@ def test_an_unknown_model_gets_the_nearest_name(hub: ControlClient) -> None:
     for command in (["events"], ["explain"], ["logs"], ["start-model"], ["reset"]):
         done = mlxhub(*command, "goood")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("goood: no such model in hub.yaml; did you mean 'good'?; it has ")
+        assert done.stderr.endswith("; did you mean 'good'?\n")
 
 
 # explain
@@ -142,7 +142,7 @@ def test_explain_tells_the_story_of_a_model_that_was_given_up(hub: ControlClient
     fail_for_good()
     told = mlxhub("explain", "bad").stdout
     assert re.match(r"bad has failed \(exit code 3 after 0\.\d s\), and stays down\.\n", told)
-    assert "restarts  2 by the hub" in told
+    assert "restarts  2 (automatic)" in told
     first, last = re.findall(
         r"The (first failure in a row|last failure): .*\n"
         r"  exit      3: it ended by itself, and says that something went wrong\n"
@@ -192,7 +192,7 @@ def test_explain_says_what_a_signal_means(hub: ControlClient) -> None:
 
 def test_explain_of_a_model_that_is_well_says_so(hub: ControlClient) -> None:
     told = mlxhub("explain", "good").stdout
-    assert told.startswith("good is ready: it has answered, and nothing is wrong.\n")
+    assert told.startswith("good is ready, and nothing is wrong.\n")
     assert re.search(rf"process   pid {model('good')['pid']}, port \d+, \d+MB of memory\n", told)
 
 

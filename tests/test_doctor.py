@@ -75,7 +75,7 @@ def test_without_a_hub_yaml_it_looks_at_the_rest_and_says_how_to_get_one() -> No
     }  # fmt: skip
     assert trouble(lines) == [
         "warn hub.yaml there is none here; `mlxhub init` writes one, --config names another",
-        "0 to mend, 1 to look at",
+        "failures: 0, warnings: 1",
     ]
     assert doctor("--config", "other.yaml")[0] == 1
 
@@ -188,7 +188,7 @@ def test_directories_that_may_not_be_written_to_are_told(home: Path, monkeypatch
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != home)
     (logs,), (runtime,) = hub.logs(settings), hub.runtime(hub.Situation(Path("hub.yaml")))
     assert logs == Finding(
-        "logs", "fail", f"{home}/logs is not there, and you may not write to {home}; make it, for you"
+        "logs", "fail", f"{home}/logs is not there, and you may not write to {home}; create it, owned by you"
     )
     assert (runtime.level, "you may not write to" in runtime.message) == ("fail", True)
     (home / "logs").mkdir()
@@ -243,7 +243,9 @@ def test_too_few_file_descriptors_are_told_with_what_to_run() -> None:
 
     code, lines = doctor(preexec_fn=limit)
     assert code == 1
-    assert "fail files only 200 may be open, 50 models need 300; run `ulimit -n 1024` before `mlxhub start`" in lines
+    assert (
+        "fail files only 200 files may be open; 50 models need 300; run `ulimit -n 1024` before `mlxhub start`" in lines
+    )
 
 
 @pytest.mark.parametrize(

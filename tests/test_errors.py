@@ -123,7 +123,7 @@ def test_a_config_error_says_every_problem_on_a_line_of_its_own_and_keeps_them()
 def test_an_unknown_model_comes_with_the_nearest_name_and_all_the_others_in_order() -> None:
     error = UnknownModelError("qwen3-4", ["qwen3-4b", "alpha"])
     assert error.name == "qwen3-4"
-    assert str(error) == "qwen3-4: no such model in hub.yaml; did you mean 'qwen3-4b'?; it has alpha, qwen3-4b"
+    assert str(error) == "qwen3-4: no such model in hub.yaml; it has alpha, qwen3-4b; did you mean 'qwen3-4b'?"
 
 
 def test_an_unknown_model_that_resembles_none_is_compared_with_none() -> None:
@@ -135,7 +135,9 @@ def test_an_unknown_model_of_an_empty_hub_is_told_that_there_are_none() -> None:
 
 
 def test_the_known_models_may_come_from_an_iterator() -> None:
-    assert str(UnknownModelError("alph", iter(["beta", "alpha"]))).endswith("'alpha'?; it has alpha, beta")
+    assert str(UnknownModelError("alph", iter(["beta", "alpha"]))).endswith(
+        "; it has alpha, beta; did you mean 'alpha'?"
+    )
 
 
 def test_a_full_group_names_itself_its_limit_its_models_and_the_way_out() -> None:

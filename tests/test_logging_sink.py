@@ -99,7 +99,7 @@ CALLS: dict[str, tuple[dict[str, Any], str, str, dict[str, Any]]] = {
     "model_gave_up": (
         {"failures": 5},
         "ERROR",
-        "{} ended 5 times; it stays down until it is started by hand",
+        "{} ended 5 times; it stays down until somebody starts it",
         {"hub_failures": 5},
     ),
 }

@@ -89,7 +89,7 @@ SAID = {
     "model_stopped": "stopped (SIGTERM; the hub had to kill it) after 1m01s: somebody asked for it",
     "model_failed": "failed (exit code 3; the hub had to kill it) after 1m01s",
     "model_restarting": "restarts in 2.0 s (attempt 2)",
-    "model_gave_up": "failed 5 times; stays down until it is started by hand",
+    "model_gave_up": "ended 5 times; stays down until somebody starts it",
     "model_log_failing": "its log cannot be written: disk full; what it writes meanwhile is lost",
     "model_log_recovered": "its log is written again; 7 bytes of this run are missing",
     "events_lost": "4 events before this line are no longer known",
@@ -111,7 +111,7 @@ def test_an_event_of_a_newer_hub_is_told_by_its_name() -> None:
     [
         (model(ModelState.READY, reason="x"), None),
         (model(ModelState.STOPPED), None),
-        (model(ModelState.STOPPED, reason=Reason.OPERATOR), "stopped by hand; `mlxhub start-model a` starts it"),
+        (model(ModelState.STOPPED, reason=Reason.OPERATOR), "stopped; `mlxhub start-model a` starts it"),
         (model(ModelState.STOPPED, reason=Reason.EXIT), "it ended by itself with exit code 0"),
         (model(ModelState.STARTING, reason=Reason.HUB_START), None),
         (model(ModelState.STARTING, reason="not ready yet: 503"), "not ready yet: 503"),
@@ -146,12 +146,12 @@ def test_what_comes_after_a_failure(found: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("told", "headline", "next_"),
     [
-        (story(ModelState.READY, pid=5), "a is ready: ", "The hub watches it."),
+        (story(ModelState.READY, pid=5), "a is ready, and nothing is wrong.", "The hub watches it."),
         (story(ModelState.STARTING, reason=Reason.OPERATOR), "a is starting.", "The hub calls it ready once it answers."),
         (story(ModelState.STARTING, reason="not ready yet: 503"), "a is starting: not ready yet: 503.", "The hub calls it"),
         (story(ModelState.UNHEALTHY, reason="deaf"), "a runs, but does not answer: deaf.", "The hub asks it again."),
-        (story(ModelState.STOPPING, reason=Reason.RELOAD), "a was asked to end, and has not yet: hub.yaml changed.", "The hub waits"),
-        (story(ModelState.STOPPED), "a is stopped: nobody has started it since the hub runs.", "Nothing: it stays stopped"),
+        (story(ModelState.STOPPING, reason=Reason.RELOAD), "a was asked to end, and has not yet: hub.yaml was applied.", "The hub waits"),
+        (story(ModelState.STOPPED), "a is stopped: nobody has started it since the hub was started.", "Nothing: it stays stopped"),
         (
             story(ModelState.BACKOFF, reason=Reason.EXIT, restart_at=NOW + 3),
             "a ended, and the hub is about to start it again: it ended by itself with exit code 0.",
@@ -240,9 +240,9 @@ def test_facts_are_those_that_are_known() -> None:
         health_checks=9, health_checks_failed=2, log_lost_bytes=5,
     )  # fmt: skip
     facts = dict(ran.facts)
-    assert list(facts) == ["started", "ended", "exit", "restarts", "asked", "log"]
+    assert list(facts) == ["started", "ended", "exit", "restarts", "health", "log"]
     assert facts["ended"].endswith("(40s ago), after 1m00s")
-    assert facts["asked"] == "9 times how it is; 2 times in vain"
+    assert facts["health"] == "9 checks; 2 without an answer"
     assert facts["log"] == "/logs/a.log; 5 bytes of this run could not be written"
     runs = story(ModelState.READY, pid=7, port=80, started_at=NOW - 9, ready_at=NOW - 6, exit_code=1)
     assert list(dict(runs.facts)) == ["process", "started", "ready", "last exit", "restarts", "log"]

@@ -36,7 +36,7 @@ _COMMANDS = {
     "init": "Write a hub.yaml to start from.",
     "check": "Say what is wrong with a hub.yaml.",
     "schema": "Print the JSON schema of hub.yaml, for editors.",
-    "sinks": "See and try the sinks: list, describe, check, test, status.",
+    "sinks": "See and try the sinks: list, describe, check, test, export, status.",
     "new-sink": "Write a package of a sink to start from.",
     "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",

@@ -16,6 +16,7 @@ def check(config: Path) -> None:
 
     Nothing is started; the sinks it names are imported and their options checked, and none of them connects. What a
     model lacks on this machine, as its program or its weights, is a warning. Exit code 2 if anything is wrong.
+    `mlxhub sinks check` is the same.
 
     \b
       mlxhub check

@@ -20,6 +20,8 @@ from mlxhub_core.errors import EXIT_FAILED
 def reload(config: Path, dry_run: bool, as_json: bool) -> None:
     """Apply hub.yaml: start what is new, stop what is gone, restart what has changed. The rest goes on as it is.
 
+    "New" is also a model with `default: true` that has failed: it is tried again.
+
     A hub.yaml with a mistake changes nothing; exit code 2. Exit code 1 if a model could not be started, 3 if no hub
     runs for this hub.yaml.
 

@@ -19,7 +19,7 @@ def reset(models: tuple[str, ...], config: Path) -> None:
     """Forget that these models have failed: each is stopped then, as if it never had, and its back-off starts over.
 
     For a model that the hub has given up. It is not started; `mlxhub start-model` does both. Exit code 1 for one that
-    has not failed, 3 if no hub runs for this hub.yaml.
+    runs or is about to be restarted, 3 if no hub runs for this hub.yaml.
 
     \b
       mlxhub reset qwen3-4b

@@ -33,7 +33,10 @@ _LABEL = re.compile(r"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)=(?P<value>.*)")
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label for all series, as site=berlin.")
 @click.option(
-    "--host", default=socket.gethostname, show_default="the name of this machine", help="In place of 0.0.0.0 and [::]."
+    "--host",
+    default=socket.gethostname,
+    show_default="the name of this machine",
+    help="What to write for a hub that listens on 0.0.0.0 or [::].",
 )
 def sd(configs: tuple[Path, ...], labels: tuple[str, ...], host: str) -> None:
     """Print where Prometheus finds the metrics of hubs, as JSON.

@@ -76,10 +76,10 @@ def when(time: float, now: float) -> str:
 
 def _headline(model: Fields) -> str:
     name, reason, failure = model["name"], model["reason"], model["last_failure"]
-    said = reason_in_words(reason) if reason else "nobody has started it since the hub runs"
+    said = reason_in_words(reason) if reason else "nobody has started it since the hub was started"
     match model["state"]:
         case ModelState.READY:
-            return f"{name} is ready: it has answered, and nothing is wrong."
+            return f"{name} is ready, and nothing is wrong."
         case ModelState.STARTING:
             waits = "" if reason is None or reason in REASONS else f": {said}"
             return f"{name} is starting{waits}."
@@ -114,10 +114,11 @@ def _facts(model: Fields, now: float) -> Iterator[tuple[str, str]]:
         ran = "" if began is None or ended < began else f", after {seconds(ended - began)}"
         yield "ended", when(ended, now) + ran
     if model["exit_code"] is not None and not _is_told(model):
-        yield ("exit" if model["pid"] is None else "last exit"), exit_in_words(model["exit_code"])
-    yield "restarts", f"{model['restarts']} by the hub"
+        # By the hub, if it was a signal: one that the hub did not send is a failure, which is told elsewhere.
+        yield ("exit" if model["pid"] is None else "last exit"), exit_in_words(model["exit_code"], by_hub=True)
+    yield "restarts", f"{model['restarts']} (automatic)"
     if model["health_checks"]:
-        yield "asked", f"{model['health_checks']} times how it is; {model['health_checks_failed']} times in vain"
+        yield "health", f"{model['health_checks']} checks; {model['health_checks_failed']} without an answer"
     if model["log_lost_bytes"]:
         yield "log", f"{model['log_path']}; {model['log_lost_bytes']} bytes of this run could not be written"
     else:

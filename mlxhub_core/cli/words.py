@@ -19,8 +19,8 @@ REASONS = {
     "hub_start": "it starts with the hub",
     "hub_shutdown": "the hub shut down",
     "operator": "somebody asked for it",
-    "reload": "hub.yaml changed",
-    "restart": "the hub restarts it after a failure",
+    "reload": "hub.yaml was applied",
+    "restart": "the hub starts it again by its `restart` rule",
     "exit": "it ended by itself with exit code 0",
     "crash": "it ended by itself with an error",
     "signal": "a signal ended it that the hub did not send",
@@ -73,7 +73,7 @@ def state_in_words(model: Fields, option: str = "") -> str | None:
         case "backoff" | "failed" | "unhealthy":
             return f"{said}; `mlxhub explain{option} {name}` says more"
         case "stopped" if reason == "operator":
-            return f"stopped by hand; `mlxhub start-model{option} {name}` starts it"
+            return f"stopped; `mlxhub start-model{option} {name}` starts it"
     return None if state == "starting" and said != reason else said
 
 
@@ -98,7 +98,7 @@ def event_in_words(event: Fields) -> str:
         case "model_restarting":
             return f"restarts in {event['delay_seconds']:.1f} s (attempt {event['attempt']})"
         case "model_gave_up":
-            return f"failed {event['failures']} times; stays down until it is started by hand"
+            return f"ended {event['failures']} times; stays down until somebody starts it"
         case "model_log_failing":
             return f"its log {event['reason']}; what it writes meanwhile is lost"
         case "model_log_recovered":

@@ -255,7 +255,11 @@ class _Json(JSONResponse):
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     # Not `request.url`: that is made with what the Host header says.
-    message = f"this hub has no {request.method} {request.scope['path']}; restart it if mlxhub is newer than it"
+    path, allowed = request.scope["path"], (error.headers or {}).get("Allow")
+    if allowed:
+        message = f"{path} is for {allowed}, not for {request.method}"
+    else:
+        message = f"this hub has no {request.method} {path}; restart it if mlxhub is newer than it"
     code = _CODES.get(error.status_code, "bad_request")
     return error_response(error.status_code, message, code, error.headers)
 

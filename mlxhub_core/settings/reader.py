@@ -84,7 +84,7 @@ class _Reader:
             raise ConfigError([self._source.problem((), f"{what}; `mlxhub init OTHER.yaml` writes one to start from")])
         raw = self._written((), raw, seed_keys.HUB_KEYS)
         if _without_sinks():
-            self._warn(("sinks",), f"are all off, because {NO_SINKS} is set in the environment")
+            self._warn(("sinks",), f"all are off, because {NO_SINKS} is set in the environment")
             # What stands there is not looked at: a mistake in it must not be in the way either.
             raw["sinks"] = {"loguru": False}
         for key in ("log_rotation", "control"):

@@ -80,7 +80,7 @@ def _show(found: list[Finding]) -> None:
         click.echo(style(each.level, _COLOURS[each.level]) + line[len(each.level) :])
     failed, warned = _count(found, "fail"), _count(found, "warn")
     if failed or warned:
-        click.echo(f"{failed} to mend, {warned} to look at")
+        click.echo(f"failures: {failed}, warnings: {warned}")
 
 
 def _count(found: list[Finding], level: str) -> int:

@@ -145,7 +145,9 @@ def _can_be_made(check: str, directory: Path) -> Finding:
     nearest = _nearest(directory)
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return Finding(check, "ok", f"{shortened(str(directory))} will be made")
-    return Finding(check, "fail", f"{directory} is not there, and you may not write to {nearest}; make it, for you")
+    return Finding(
+        check, "fail", f"{directory} is not there, and you may not write to {nearest}; create it, owned by you"
+    )
 
 
 def _nearest(directory: Path) -> Path:

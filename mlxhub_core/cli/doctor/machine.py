@@ -71,6 +71,6 @@ def files(settings: HubSettings | None) -> Iterator[Finding]:
     need = FILES_OF_HUB + FILES_OF_MODEL * models
     if soft != resource.RLIM_INFINITY and soft < need:
         advice = f"run `ulimit -n {max(1024, need)}` before `mlxhub start`"
-        yield Finding("files", "fail", f"only {soft} may be open, {models} models need {need}; {advice}")
+        yield Finding("files", "fail", f"only {soft} files may be open; {models} models need {need}; {advice}")
     else:
-        yield Finding("files", "ok", f"{'any number' if soft == resource.RLIM_INFINITY else soft} may be open")
+        yield Finding("files", "ok", f"{'any number of' if soft == resource.RLIM_INFINITY else soft} files may be open")

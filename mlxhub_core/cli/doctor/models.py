@@ -99,7 +99,7 @@ def starts(settings: HubSettings | None) -> Iterator[Finding]:
     if not any(model.default for model in settings.models):
         yield Finding("models", "warn", "none has `default: true`, so that nothing starts with the hub")
     if whole := len(settings.models) - sum(map(len, found.values())):
-        yield Finding("models", "ok", f"what {whole} of {len(settings.models)} need to start is there")
+        yield Finding("models", "ok", f"{whole} of {len(settings.models)} have all that they need to start")
 
 
 def ports(situation: Situation) -> Iterator[Finding]:

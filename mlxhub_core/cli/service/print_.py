@@ -21,7 +21,7 @@ def print_(config: Path, kind: str | None) -> None:
 
     \b
       mlxhub service print
-      mlxhub service print --systemd > ~/.config/systemd/user/mlxhub.service
+      mlxhub service print --launchd
     """  # noqa: D301  # click needs the character, to leave the lines as they are
     from mlxhub_core.settings import load_settings
 

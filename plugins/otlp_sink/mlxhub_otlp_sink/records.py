@@ -35,7 +35,7 @@ EVENTS: Mapping[str, tuple[str, SeverityNumber, str]] = {
     "model_stopped": ("mlxhub.model.stopped", _INFO, "stopped"),
     "model_failed": ("mlxhub.model.failed", _WARN, "failed"),
     "model_restarting": ("mlxhub.model.restarting", _WARN, "will be restarted"),
-    "model_gave_up": ("mlxhub.model.gave_up", _ERROR, "stays down until it is started by hand"),
+    "model_gave_up": ("mlxhub.model.gave_up", _ERROR, "stays down until somebody starts it"),
     "model_log_failing": ("mlxhub.model.log_failing", _WARN, "cannot write its log"),
     "model_log_recovered": ("mlxhub.model.log_recovered", _INFO, "writes its log again"),
     "events_lost": ("mlxhub.events.lost", _WARN, "events were dropped before this one"),
