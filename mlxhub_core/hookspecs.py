@@ -1,7 +1,7 @@
 """Every hook, as pluggy sees it. The parameters are positional, because pluggy drops keyword-only ones.
 
 A sink need not care: the hub calls each hook of a sink by keyword, with just the arguments that the sink names
-(see ``runner.py``). `mlxhub_core.Sink` mirrors this file; a test keeps the two in step.
+(see ``hooks.py``). `mlxhub_core.Sink` mirrors this file; a test keeps the two in step.
 
 When a hook is called and with what is told in `mlxhub_core.observability.Sink`.
 """

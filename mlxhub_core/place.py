@@ -7,6 +7,7 @@ one of them on a file that nobody else can see.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -23,6 +24,8 @@ LONGEST = 103
 """Bytes that the path of a socket may have: on macOS there is room for 104 with the NUL, on Linux for 108."""
 NAMES = 40
 """Bytes that the names of files in `Place.runs` may have, sockets among them."""
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+"""What the system says when it has no more of something now: files, processes, memory."""
 LOG_LOCK = ".mlxhub.lock"
 """The name of the lock file in a log path."""
 
@@ -172,12 +175,26 @@ def held_logs(directory: Path, place: Place) -> Iterator[None]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process that lives holds this lock file. False if there is none."""
+    """Whether a process that lives holds this lock file. False if there is none.
+
+    Raises:
+        OSError: that cannot be found out now, as no file can be opened.
+    """
     try:
-        with _locked(lock, create=False) as found:
-            return isinstance(found, _Owner)
-    except HubError:
+        file = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in SCARCE:
+            raise
         return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # Nobody can lock it.
+    finally:
+        os.close(file)
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +206,10 @@ class _Owner:
 
 
 @contextmanager
-def _locked(path: Path, *, create: bool = True) -> Iterator[int | _Owner]:
+def _locked(path: Path) -> Iterator[int | _Owner]:
     """A lock file's descriptor while we hold it; or who holds it."""
     try:
-        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if create else 0), 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o600)
     except OSError as error:
         raise HubError(f"{path} cannot be opened ({error.strerror}); remove it") from None
     try:

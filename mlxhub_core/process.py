@@ -57,8 +57,11 @@ class Exit:
 class Listener(Protocol):
     """Is told what happens to a process, on any thread."""
 
-    def exited(self, outcome: Exit) -> None:
-        """It has ended, and all of its session with it. Called once, and last."""
+    def exited(self, outcome: Exit) -> bool:
+        """It has ended, and of its session all that a SIGKILL ends. Called once, and last.
+
+        Returns whether anybody is left to hear it; if not, the next hub is told.
+        """
         ...
 
     def log_failing(self, reason: str) -> None:

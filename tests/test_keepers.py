@@ -45,8 +45,9 @@ class Ends:
         self._exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
         self.log: queue.SimpleQueue[str | int] = queue.SimpleQueue()
 
-    def exited(self, outcome: Exit) -> None:
+    def exited(self, outcome: Exit) -> bool:
         self._exits.put(outcome)
+        return True
 
     def log_failing(self, reason: str) -> None:
         self.log.put(reason)

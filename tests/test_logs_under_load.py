@@ -41,8 +41,9 @@ class Ends:
     def __init__(self) -> None:
         self.exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
 
-    def exited(self, outcome: Exit) -> None:
+    def exited(self, outcome: Exit) -> bool:
         self.exits.put(outcome)
+        return True
 
     def log_failing(self, reason: str) -> None:
         raise AssertionError(reason)

@@ -95,6 +95,14 @@ class Keeper:
         signal.signal(signal.SIGTERM, _heard)
         self._session = Session(order, self._output)
         os.close(self._output)
+        try:
+            self._begin(hub, order, begin)
+        except BaseException:
+            self._session.abort()  # The hub is told that there is none.
+            raise
+
+    def _begin(self, hub: socket.socket, order: dict[str, Any], begin: int) -> None:
+        """Keep what was started."""
         self._selector.register(self._pipe, selectors.EVENT_READ, self._pump)
         self._listen()
         self._file = StateFile(f"{self._place}.json")
@@ -232,12 +240,15 @@ class Keeper:
 
     def _welcome(self, peer: socket.socket) -> None:
         peer.setblocking(False)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        with contextlib.suppress(OSError):  # macOS refuses that for one that has gone
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         self._peers[peer] = bytearray()
         self._selector.register(peer, selectors.EVENT_READ, lambda: self._hear(peer))
         self._send(peer, {"state": self._state})
 
     def _hear(self, peer: socket.socket) -> None:
+        if peer not in self._peers:
+            return  # It was dropped because of what came in the same moment.
         try:
             said = peer.recv(SMALL)
         except BlockingIOError:
@@ -333,11 +344,14 @@ def keep(hub: socket.socket) -> None:
         line = lines.readline()
     if not line:
         return  # The hub has ended, and wanted nothing.
+    if _has_hung_up(hub):
+        return  # The hub did not wait for us, and takes it that there is no process.
     order = json.loads(line)
     try:
         keeper.start(hub, order)
     except (OSError, ValueError) as error:  # ValueError: no program can be given such arguments, for they have a zero
-        unlink(f"{order['place']}.lock")
+        for ending in ("lock", "json", "json.part", "sock"):
+            unlink(f"{order['place']}.{ending}")
         code, words = getattr(error, "errno", None) or errno.EINVAL, getattr(error, "strerror", None) or str(error)
         failure = {"errno": code, "strerror": words, "filename": getattr(error, "filename", None)}
         hub.sendall(json.dumps({"failed": failure}).encode() + b"\n")
@@ -346,6 +360,10 @@ def keep(hub: socket.socket) -> None:
         keeper.run()
     except Exception:  # noqa: BLE001  # whatever it is, somebody must hear of it
         keeper.confess()
+
+
+def _has_hung_up(hub: socket.socket) -> bool:
+    return bool(select.select([hub], [], [], 0)[0]) and hub.recv(1, socket.MSG_PEEK) == b""
 
 
 def _let_others_run() -> None:

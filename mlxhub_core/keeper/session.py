@@ -65,6 +65,11 @@ class Session:
         self._killed = True
         signal_session(self.pid, signal.SIGKILL)
 
+    def abort(self) -> None:
+        """Make it end, and wait for that: nobody will keep it."""
+        self.kill()
+        self._popen.wait()
+
     def look(self) -> float | None:
         """Do what is due. Returns the seconds until something else is; None: nothing is, until the leader ends.
 
@@ -75,7 +80,7 @@ class Session:
             self._over = True
             if not self._asked or self._killed:
                 self._kill_at = now  # After a crash the rest has no grace, after a stop what is left of it.
-        if self._over and not any(others(self.pid)):
+        if self._over and self._is_alone():
             self._give_up_at = now
             return 0.0
         if self._kill_at is not None and now >= self._kill_at and self._give_up_at is None:
@@ -97,6 +102,12 @@ class Session:
         """How its leader ended: the exit code, or the negative number of a signal."""
         return self._popen.wait()
 
+    def _is_alone(self) -> bool:
+        try:
+            return not any(others(self.pid))
+        except OSError:  # No file can be opened, or no `ps` started, to find that out: it is tried again.
+            return False
+
     def _leader_has_ended(self) -> bool:
         if hasattr(os, "waitid"):
             # Not reaped: so the number of its group cannot pass to a stranger.
@@ -105,7 +116,7 @@ class Session:
 
 
 def others(leader: int) -> Iterator[int]:
-    """The living members of a session besides its leader."""
+    """The living members of a session besides its leader. Raises OSError if they cannot be found out now."""
     session_of = os.getsid
     for pid in _pids():
         try:  # a tenth of the cost of `contextlib.suppress`, for each process there is
@@ -118,11 +129,12 @@ def others(leader: int) -> Iterator[int]:
 
 
 def signal_session(leader: int, *numbers: int) -> None:
-    """Send signals to all of a session."""
+    """Send signals to all of a session; if its members cannot be found out now, to the group of its leader."""
     groups = {leader: None}
-    for pid in others(leader):
-        with contextlib.suppress(OSError):
-            groups[os.getpgid(pid)] = None
+    with contextlib.suppress(OSError):
+        for pid in others(leader):
+            with contextlib.suppress(OSError):
+                groups[os.getpgid(pid)] = None
     # By group: one by one, a child that is made meanwhile would be missed.
     for group in groups:
         # Nobody is left; or, on macOS, only the dead leader.
@@ -132,7 +144,11 @@ def signal_session(leader: int, *numbers: int) -> None:
 
 
 def birth(pid: int) -> str | None:
-    """What tells a process from all others that ever have its number; None: there is none."""
+    """What tells a process from all others that ever have its number; None: there is none.
+
+    Raises:
+        OSError: that cannot be found out now, as no file can be opened, or no process started.
+    """
     if os.path.exists(_PROC):
         if (found := _stat(pid)) is None:
             return None
@@ -141,12 +157,12 @@ def birth(pid: int) -> str | None:
 
 
 def is_living(pid: int, born: str | None) -> bool:
-    """Whether the process that was `born` so still runs."""
+    """Whether the process that was `born` so still runs. Raises as `birth`."""
     return birth(pid) == born is not None and not _is_zombie(pid)
 
 
 def session_lives(leader: int, born: str | None) -> bool:
-    """Whether anything is left of the session of the process that was `born` so."""
+    """Whether anything is left of the session of the process that was `born` so. Raises as `birth`."""
     found = birth(leader)
     if found is not None:
         # No number is given away as long as a session has it: so if it is a stranger's, nothing is left.
@@ -182,18 +198,18 @@ def _boot_id() -> str:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """What Linux tells of a process, from its state on."""
+    """What Linux tells of a process, from its state on; None: there is none, or it is none of ours."""
     try:
         # As bytes: its name may be no text, and a decoder of text would cost a keeper an import at each start.
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].decode().split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
 
 
 def _ps(*arguments: str) -> str:
     program = ["/bin/ps", *arguments]
-    environment = {"LC_ALL": "C"}
+    environment = {"LC_ALL": "C", "TZ": "UTC"}  # A birth must look the same after a journey.
     done = subprocess.run(
         program, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

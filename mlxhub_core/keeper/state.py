@@ -1,4 +1,7 @@
-"""The state file of a run: always whole, whenever somebody reads it or the power fails."""
+"""The state file of a run: always whole, whenever somebody reads it.
+
+After a power failure it may be empty. That matters little: of the process that it is about nothing is left either.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -34,16 +35,24 @@ class Connection:
             EOFError, ValueError: as `receive` does.
             OSError: it does not answer, or the process cannot be started.
         """
-        self.send(text)
+        self._peer.sendall(text + b"\n")
         answer = self.receive()
         if failed := answer.get("failed"):
             raise OSError(failed["errno"], failed["strerror"], failed["filename"])
         state: dict[str, Any] = answer["state"]
         return state
 
-    def send(self, line: bytes) -> None:
-        """Say something. Raises OSError if it is gone."""
-        self._peer.sendall(line + b"\n")
+    def say(self, line: bytes) -> None:
+        """Say something, and wait for nothing.
+
+        Raises:
+            BlockingIOError: it has not listened for so long that nothing more can be said to it now.
+            OSError: it is gone.
+        """
+        text = line + b"\n"
+        if self._peer.send(text, socket.MSG_DONTWAIT) < len(text):
+            self.hang_up()
+            raise ConnectionAbortedError(errno.ECONNABORTED, "it was said but in part")
 
     def receive(self) -> dict[str, Any]:
         """What it says next; within `PATIENCE`, unless `listen` was called.

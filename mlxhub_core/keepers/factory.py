@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlxhub_core.errors import HubError
 from mlxhub_core.keepers.connection import Connection, meet
 from mlxhub_core.keepers.kept import Kept
 from mlxhub_core.keepers.remains import abandon, end_keeper, remove
@@ -67,15 +68,23 @@ class Keepers:
         places = sorted(
             {file.with_suffix("") for ending in ("lock", "json") for file in self._directory.glob(f"*.{ending}")}
         )
-        found = map(self._survivor, places)
+        try:
+            found = [self._survivor(place) for place in places]
+        except OSError as error:
+            raise HubError(
+                f"what a former hub has left cannot be looked at now ({error.strerror}); try again"
+            ) from None
         return [survivor for survivor in found if survivor is not None]
 
     def forget(self, run_id: str) -> None:
         """See `process.ProcessFactory`."""
         if (kept := self._ended.pop(run_id, None)) is not None:
             kept.wait()
-        for lock in self._directory.glob(f"*-{run_id[:8]}.lock"):
-            remove(lock.with_suffix(""))
+        # By any file of it: a hub may have been killed while it removed them.
+        for place in {
+            file.with_name(file.name.partition(".")[0]) for file in self._directory.glob(f"*-{run_id[:8]}.*")
+        }:
+            remove(place)
 
     def close(self) -> None:
         """See `process.ProcessFactory`. All ends that were told are taken to have been heard."""

@@ -6,18 +6,24 @@ import contextlib
 import json
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlxhub_core.keeper.session import signal_session
 from mlxhub_core.keepers.connection import Connection, meet
 from mlxhub_core.keepers.remains import end_session, state_of
 from mlxhub_core.keepers.words import exit_from, rules
+from mlxhub_core.place import SCARCE
 from mlxhub_core.process import Exit, Listener, Process
 from mlxhub_core.settings import RotationSettings
 
+T = TypeVar("T")
+
+RETRY = 0.5
+"""Seconds until another try where the system has no more open files, say; what ends that nobody tells."""
 HANG_UP = 1.0
 """Seconds that a keeper has to hang up when it has told the end of its model: it only writes that down."""
 
@@ -48,6 +54,7 @@ class Kept:
         self._over = False
         self._saying = threading.Lock()
         self._wishes: dict[str, bytes] = {}
+        self._unsaid = False
 
     def attached(self, listener: Listener, *, has_ended: bool) -> Process:
         """Itself, having begun to hear, unless there is nothing more to be heard."""
@@ -106,7 +113,8 @@ class Kept:
         """Tell the keeper. Returns whether there was one to be told.
 
         One that is gone needs no command: whoever listens finds that out, and sees to the model. One that has hung up
-        is told again when it is met again, but for rotations, for which somebody waits.
+        is told again when it is met again, and one that does not listen when it does; but for rotations, for which
+        somebody waits.
         """
         line = json.dumps(command).encode()
         with self._saying:
@@ -116,10 +124,21 @@ class Kept:
 
     def _sent(self, line: bytes) -> bool:
         if self._connection is not None and not self._over:
-            with contextlib.suppress(OSError):
-                self._connection.send(line)
+            try:
+                self._connection.say(line)
+            except BlockingIOError:
+                self._unsaid = True
+            except OSError:
+                pass
+            else:
                 return True
         return False
+
+    def _say_again(self) -> None:
+        with self._saying:
+            self._unsaid = False
+            for line in self._wishes.values():
+                self._sent(line)
 
     def _hear(self, listener: Listener) -> None:
         while self._connection is not None:
@@ -130,16 +149,19 @@ class Kept:
             met = self._again()
             with self._saying:
                 self._connection = met
-                for line in self._wishes.values():
-                    self._sent(line)
+            self._say_again()
             if self._released and self._connection is not None:
                 self._connection.hang_up()
-        self._tell_end(listener, self._without_keeper())
+        outcome = _patiently(self._without_keeper)
+        if not self._released:
+            self._tell_end(listener, outcome)
 
     def _converse(self, connection: Connection, listener: Listener) -> bool:
         """Hear it until it hangs up. Returns whether it has told the end of the process."""
         told = False
         for news in connection.listen():
+            if self._unsaid:
+                self._say_again()
             if self._released:
                 continue  # Whatever happens from now on is for the next hub to tell.
             if "exit" in news:
@@ -153,7 +175,7 @@ class Kept:
     def _again(self) -> Connection | None:
         """Another connection, should it have hung up on us because we did not listen; None: it is gone."""
         with contextlib.suppress(OSError, EOFError, ValueError):
-            if (met := meet(self._place)) is not None:
+            if (met := _patiently(lambda: meet(self._place))) is not None:
                 return met[0]
         return None
 
@@ -161,7 +183,8 @@ class Kept:
         self._over = True
         self._refuse_rotations("it has ended")
         self._ended[self._state["run"]] = self
-        listener.exited(outcome)
+        if not listener.exited(outcome):
+            del self._ended[self._state["run"]]  # The next hub tells it, and needs the files for that.
 
     def _refuse_rotations(self, why: str) -> None:
         with contextlib.suppress(IndexError):
@@ -180,7 +203,7 @@ class Kept:
                 self._report(f"a bug in the keeper of process {self.pid}; please report it with these lines:\n{text}")
 
     def _without_keeper(self) -> Exit:
-        """The keeper is gone, and nobody reads what the model writes: it must not live on so."""
+        """The keeper is gone, and nobody reads what the model writes: it must not live on so. Raises OSError."""
         state = state_of(self._place) or {}
         if state.get("exit"):
             return exit_from(state["exit"])
@@ -188,3 +211,14 @@ class Kept:
         forced = end_session(self.pid, self._state["birth"], 0.0 if self._killed else self._grace)
         self._orphaned = False  # Its number may be a stranger's from now on.
         return Exit(None, forced=self._asked and (forced or self._killed))
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Do something as soon as the system has what it takes: an open file, say. A model must not pass for dead meanwhile."""
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            if error.errno not in SCARCE:
+                raise
+        time.sleep(RETRY)

@@ -1,4 +1,4 @@
-"""The process that keepers are forked from, as the hub has it: the only starter of processes in the hub."""
+"""The process that keepers are forked from, as the hub has it: the only starter of models' processes."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Launcher:
         processes: makes them.
         make_probe: makes what asks models whether they can answer.
         machine: counts what it has killed for want of memory.
-        tell: gets what processes tell, as messages. From any thread.
+        tell: gets what processes tell, as messages, from any thread. Returns whether anybody will heed it.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Launcher:
         processes: ProcessFactory,
         make_probe: ProbeFactory,
         machine: Machine,
-        tell: Callable[[say.Message], None],
+        tell: Callable[[say.Message], bool],
     ) -> None:
         self._processes = processes
         self._make_probe = make_probe
@@ -82,13 +82,13 @@ class Launcher:
 class _Listener:
     """Turns what a process tells into messages."""
 
-    def __init__(self, tell: Callable[[say.Message], None], name: str, run_id: str) -> None:
+    def __init__(self, tell: Callable[[say.Message], bool], name: str, run_id: str) -> None:
         self._tell = tell
         self._name = name
         self._run_id = run_id
 
-    def exited(self, outcome: Exit) -> None:
-        self._tell(say.Exited(self._name, self._run_id, outcome))
+    def exited(self, outcome: Exit) -> bool:
+        return self._tell(say.Exited(self._name, self._run_id, outcome))
 
     def log_failing(self, reason: str) -> None:
         self._tell(say.LogFailing(self._name, self._run_id, reason))

@@ -15,7 +15,7 @@ from mlxhub_core.actor import Actor, Timer
 from mlxhub_core.errors import HubError, HubStateError, MemoryShortError, ModelError, UnknownModelError
 from mlxhub_core.events import HubEvent, Reason
 from mlxhub_core.ports import PortBook
-from mlxhub_core.probes import ProbeFactory, ServerProbe
+from mlxhub_core.probes import ProbeFactory, ProbeResult, ServerProbe
 from mlxhub_core.process import ProcessFactory
 from mlxhub_core.settings import HubSettings, ModelSettings
 from mlxhub_core.states import ALIVE, RUNNING, ModelState, ModelStatus
@@ -72,7 +72,7 @@ class Loop:
         self._publish = publish
         self._processes = process_factory
         self._machine = machine or ThisMachine()
-        self._launcher = Launcher(process_factory, probe_factory, self._machine, self._tell)
+        self._launcher = Launcher(process_factory, probe_factory, self._machine, self.actor.tell)
         self._admission = Admission(self._machine, clock)
         self._settings: HubSettings | None = None
         self._models: dict[str, Lifecycle] = {}
@@ -87,10 +87,6 @@ class Loop:
     def status(self) -> tuple[ModelStatus, ...]:
         """Every model as it was after the last message. From any thread; returns at once."""
         return self._snapshot
-
-    def _tell(self, message: say.Message) -> None:
-        # False would mean that the loop has ended: then nobody is left whom the message could concern.
-        self.actor.tell(message)
 
     # Messages, on the actor's thread.
 
@@ -415,9 +411,11 @@ class Loop:
         assert run.started.probe is not None
         assert model.health is not None
         name, run_id = model.name, run.id
-        run.started.probe.ask(
-            run.watch.question, model.health, lambda result: self._tell(say.Probed(name, run_id, result))
-        )
+
+        def answer(result: ProbeResult) -> None:
+            self.actor.tell(say.Probed(name, run_id, result))
+
+        run.started.probe.ask(run.watch.question, model.health, answer)
 
     def ended(self, run: Run) -> endings.Shortage:
         """Take note of the end of a process."""
