@@ -23,6 +23,9 @@ CHUNK = 64 * 1024
 """Bytes that are read at once."""
 DEPTH = 100
 """Rotated files that are told of, the newest ones: all are open at once, and macOS gives a process 256."""
+GRAIN = 0.01
+"""Seconds by which a file may say that it was written too early: Linux takes that from a clock of 100 to 1000 ticks a
+second."""
 POLL = 0.1
 """Seconds between looks at a log that is followed: there is no portable way to be told that a file has grown."""
 
@@ -33,7 +36,7 @@ class Mark:
 
     Attributes:
         byte: of the file that was the log then.
-        started_at: when the process started, in seconds since the epoch: tells which file that was.
+        started_at: when the process started, in seconds since the epoch, and not later: tells which file that was.
     """
 
     byte: int
@@ -281,13 +284,14 @@ def _place(files: list[_File], mark: Mark) -> tuple[int, int]:
     """In which of these files, the newest first, a mark is, and at which byte; -1: after all of them."""
     # What was last written before the process began has nothing of it; but for the log as it is now.
     index = -1 if not files or files[0].is_old else 0
-    while index + 1 < len(files) and files[index + 1].stat.st_mtime >= mark.started_at:
+    begun = mark.started_at - GRAIN
+    while index + 1 < len(files) and files[index + 1].stat.st_mtime >= begun:
         index += 1
     if index < 0:
         return -1, 0
     file = files[index]
     # Rotated (which its status tells the time of) before the process had written anything; or truncated.
-    moved = index == 0 and len(files) > 1 and files[1].stat.st_ctime >= mark.started_at
+    moved = index == 0 and len(files) > 1 and files[1].stat.st_ctime >= begun
     shorter = not file.zipped and file.stat.st_size < mark.byte
     return index, 0 if moved or shorter else mark.byte
 

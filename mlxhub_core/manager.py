@@ -51,6 +51,7 @@ class HubManager:
 
     Raises:
         HubStateError: another hub runs for this hub.yaml.
+        SinkError: `observability_sink` cannot be one.
         HubError: the directory for locks and sockets, below the user's home, cannot be used.
     """
 
@@ -64,10 +65,8 @@ class HubManager:
         self.config_path = Path(config_path)
         self._info = _about(self.config_path)
         self._place = place_of(self.config_path)
-        self._locks = ExitStack()
         self._log_path: Path | None = None
         self._log_locks: dict[Path, ExitStack] = {}
-        self._locks.enter_context(held(self._place))
         self._passed = observability_sink
         self._change: SettingsChange | None = None
         self._selected: dict[str, Selected] = {}
@@ -77,9 +76,12 @@ class HubManager:
         self._processes = process_factory or Keepers(self._place.runs, str(self._place.config), _log_warning)
         self._supervisor = Supervisor(Loop(self._fanout.publish, _log_bug, process_factory=self._processes))
         self._view = _View(self._supervisor, self._fanout, self.info)
-        if observability_sink is not None:
-            self._fanout.add(PASSED_SINK, observability_sink, self._greeting())
-        self._supervisor.start()
+        with ExitStack() as locks:
+            locks.enter_context(held(self._place))
+            if observability_sink is not None:
+                self._fanout.add(PASSED_SINK, observability_sink, self._greeting())
+            self._supervisor.start()
+            self._locks = locks.pop_all()
         self._processes.prepare()  # while hub.yaml is read, and sinks are imported
 
     def reload(self) -> ReloadResult:
@@ -255,14 +257,29 @@ class HubManager:
     def _exchange_sinks(self, sinks: Sequence[Selected]) -> list[SinkRunner]:
         """Have these on and no others. Returns those that are leaving; each event goes to either the old or the new."""
         wanted = {selected.key: selected for selected in sinks}
-        leaving = [self._fanout.remove(key) for key in self._selected if key not in wanted]
+        leaving = []
+        # One by one: should the machine have no thread left for one, the next reload goes on from there.
+        for key in self._selected.keys() - wanted.keys():
+            leaving.append(self._fanout.remove(key))
+            del self._selected[key]
         for key, selected in wanted.items():
             if self._selected.get(key) is not selected:
-                origin = selected.offer.distribution, selected.offer.version
-                old = self._fanout.add(key, selected.sink, self._greeting(), selected.settings.delivery, origin)
-                leaving += [old] if old else []
+                if (old := self._turned_on(selected)) is not None:
+                    leaving.append(old)
+                self._selected[key] = selected
         self._selected = wanted
         return leaving
+
+    def _turned_on(self, selected: Selected) -> SinkRunner | None:
+        """Have a sink on. Returns the one it takes the place of. Raises HubError if there can be no thread for it."""
+        origin = selected.offer.distribution, selected.offer.version
+        delivery = selected.settings.delivery
+        try:
+            return self._fanout.add(selected.key, selected.sink, self._greeting(), delivery, origin)
+        except RuntimeError as error:
+            raise HubError(
+                f"sink {selected.key}: cannot be turned on ({error}); end other programs, and reload"
+            ) from None
 
     @contextmanager
     def _logs_held(self, directory: Path) -> Iterator[None]:

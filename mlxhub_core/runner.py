@@ -7,6 +7,7 @@ the other, and closes it. A sink that raises, hangs, is slow, or calls `sys.exit
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -30,6 +31,9 @@ STUCK = 10.0
 """Seconds in one call after which a sink is reported to be stuck."""
 MOST_IN_HAND = 100
 """Events after which a sink is flushed though more wait."""
+WAITS = (0.001, 86_400.0)
+"""Seconds that a sink can ask for, at least and at most: without end it could not be waited, and without a pause it
+would take all of a processor."""
 CLOSE_DEADLINE = 5.0
 """Seconds that sinks which are closed get to deliver what waits, all together."""
 
@@ -89,6 +93,7 @@ class SinkRunner:
 
     Raises:
         SinkError: `sink` is none.
+        RuntimeError: the machine has no more threads.
     """
 
     def __init__(
@@ -129,7 +134,11 @@ class SinkRunner:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
-        threading.Thread(target=self._watch, name=f"watch-{name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._watch, name=f"watch-{name}", daemon=True).start()
+        except RuntimeError:
+            self.begin_close()
+            raise
 
     def offer(self, hook: str, arguments: Arguments) -> None:
         """Queue an event. Returns at once and never raises, whatever the sink does."""
@@ -254,8 +263,8 @@ class SinkRunner:
         """Call into the sink until that works, is hopeless, or the sink is to close. Returns what it raised at last."""
         pause = BACKOFF[0]
         while (error := self._attempt(call, what)) is not None and not isinstance(error, hopeless):
-            asked_for = error.seconds if isinstance(error, DeliveryDelayedError) else 0.0
-            if self._pause(min(max(pause, asked_for), BACKOFF[1])):
+            asked_for = _seconds(error.seconds) if isinstance(error, DeliveryDelayedError) else None
+            if self._pause(min(max(pause, asked_for or 0.0), BACKOFF[1])):
                 break
             self._retried += 1
             pause = min(pause * 2, BACKOFF[1])
@@ -291,9 +300,8 @@ class SinkRunner:
     def _interval(self) -> float | None:
         """After how many seconds without an event the sink is flushed. Read on its thread: it may be a property."""
         with contextlib.suppress(Exception):
-            seconds = getattr(self.sink, "flush_interval", None)
-            if self._flush is not None and isinstance(seconds, int | float):
-                return seconds
+            if self._flush is not None:
+                return _seconds(getattr(self.sink, "flush_interval", None))
         return None
 
     def _take_gap(self) -> _Gap | None:
@@ -383,6 +391,14 @@ class SinkRunner:
 def _flush_of(sink: object) -> Callable[[], object] | None:
     method = getattr(sink, "flush", None)
     return method if callable(method) and not is_inherited_noop(method, "flush") else None
+
+
+def _seconds(value: object) -> float | None:
+    """A time that a sink has asked for, within `WAITS`; None: it is none."""
+    if not isinstance(value, int | float):
+        return None
+    bounded = float(min(max(value, WAITS[0]), WAITS[1]))
+    return None if math.isnan(bounded) else bounded
 
 
 def _seconds_in(busy: tuple[str, float] | None) -> float:

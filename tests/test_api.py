@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mlxhub_core import ConfigError, HubManager
+from mlxhub_core.control import answering, door
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.control.history import History
 from mlxhub_core.control.openapi import document
@@ -649,7 +650,7 @@ def test_a_hub_makes_a_long_token_for_its_owner_alone_and_keeps_the_one_that_the
 def test_who_has_the_token_may_ask_all_that_may_be_asked(hub: Hub, port: int, token: str) -> None:
     assert over_tcp(port, token=token)[::2] == (200, {"status": "ok"})
     assert over_tcp(port, "/hub/models/a/start", token=token, method="POST")[0] == 200
-    assert over_tcp(port, "/hub/status", token=token)[2]["models"][0]["state"] == "ready"
+    wait_until(lambda: over_tcp(port, "/hub/status", token=token)[2]["models"][0]["state"] == "ready")
 
 
 @pytest.mark.parametrize("path", ["/health", "/hub/status", "/openapi.json", "/nothing"])
@@ -689,6 +690,60 @@ def test_a_reload_moves_the_listener_also_when_it_was_asked_for_through_it(hub: 
     wait_until(lambda: not listens(port))
     hub.run(sleeper("a"))
     wait_until(lambda: not listens(other))
+
+
+def test_who_asks_for_a_reload_that_moves_the_listener_is_answered_however_long_it_takes(
+    hub: Hub, port: int, token: str
+) -> None:
+    slow = says("slow", "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1.5), sys.exit()))", default="true")
+    hub.run(slow, top=control(port))
+    hub.sink.wait_for("model_ready", "slow")
+    hub.write(sleeper("a"), top=control(free_port()))
+    assert over_tcp(port, "/hub/reload", token=token, method="POST")[2]["stopped"] == ["slow"]
+    wait_until(lambda: not listens(port))
+
+
+def connected(port: int, said: bytes = b"") -> socket.socket:
+    connection = socket.create_connection((LOOPBACK, port), timeout=10)
+    connection.sendall(said)
+    return connection
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n"], ids=["nothing", "half of it"])
+def test_who_connects_and_does_not_ask_is_hung_up_on_and_who_listens_is_not(
+    hub: Hub, port: int, token: str, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(answering, "QUESTION_SECONDS", 0.3)
+    ask = f"GET /hub/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+    with connected(port, ask.encode()) as follower, connected(port, said) as silent:
+        with contextlib.suppress(ConnectionResetError):
+            assert silent.recv(1) == b""
+        hub.manager.start_model("a")
+        heard = b""
+        while b"model_started" not in heard:
+            heard += follower.recv(65536)
+
+
+def test_however_many_connect_over_tcp_the_hub_has_files_left_for_others(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "MAX_CONNECTIONS", 3)
+    port = free_port()
+    hub.run(sleeper("a"), top=control(port))
+    with contextlib.ExitStack() as stack:
+        first, *_ = (stack.enter_context(connected(port)) for _ in range(3))
+        with contextlib.suppress(ConnectionResetError), connected(port) as one_too_many:
+            assert one_too_many.recv(1) == b""
+        assert hub.ask("GET", "/health")[0] == 200, "the socket is another door"
+        first.close()
+        token = hub.config.with_name("token").read_text().strip()
+
+        def answered() -> bool:
+            with contextlib.suppress(OSError, HTTPException):
+                return over_tcp(port, token=token)[0] == 200
+            return False
+
+        wait_until(answered)
 
 
 def test_a_reload_takes_the_new_token_and_the_listener_stays(hub: Hub, port: int, token: str) -> None:

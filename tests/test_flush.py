@@ -231,9 +231,34 @@ def test_a_sink_may_set_its_interval_anew_each_time(run: Run) -> None:
     assert sink.sent[2:] == [[1]]
 
 
-@pytest.mark.parametrize("interval", ["soon", property(lambda _self: 1 / 0)], ids=["text", "raises"])
+@pytest.mark.parametrize(
+    "interval",
+    ["soon", property(lambda _self: 1 / 0), float("inf"), 1e300, 10**400, float("nan"), 0, -1.5],
+    ids=["text", "raises", "endless", "huge", "too big for a float", "no number", "at once", "before"],
+)
 def test_an_interval_that_is_none_harms_nothing(run: Run, interval: object) -> None:
-    sink = type("Odd", (Batches,), {"flush_interval": interval})()
+    closed = threading.Event()
+    sink = type("Odd", (Batches,), {"flush_interval": interval, "close": lambda _self: closed.set()})()
+    begin = time.monotonic()
+    acme = run(sink)
+    tell(acme, 1)
+    wait_until(lambda: acme.stats().delivered == 1)
+    assert len(sink.sent) <= 2 + (time.monotonic() - begin) / 0.001, "it does not spin"
+    acme.begin_close()
+    assert closed.wait(10), "its thread lives until it is closed"
+
+
+@pytest.mark.parametrize("seconds", [None, "soon", float("inf"), 10**400, float("nan"), -1.0])
+def test_a_pause_that_is_none_harms_nothing(run: Run, seconds: Any) -> None:
+    class Delayed(Batches):
+        def flush(self) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise DeliveryDelayedError("later", seconds)
+            super().flush()
+
+    sink = Delayed()
+    sink.failures = 2
     acme = run(sink)
     tell(acme, 1)
     wait_until(lambda: acme.stats().delivered == 1)

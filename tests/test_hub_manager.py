@@ -28,6 +28,8 @@ from mlxhub_core import (
     ModelState,
     ModelStatus,
     Sink,
+    SinkError,
+    fanout,
 )
 from mlxhub_core.place import place_of
 from mlxhub_core.probes import ProbeResult, Question, ServerProbe, Target
@@ -72,6 +74,34 @@ def write(config: Path, *models: str, top: str = "") -> None:
 
 def status(hub: HubManager, name: str) -> ModelStatus:
     return next(status for status in hub.get_status() if status.name == name)
+
+
+def test_a_sink_that_is_refused_leaves_hub_yaml_to_the_next(config: Path) -> None:
+    class Misspelt:
+        def model_start(self, ctx: HubModelContext) -> None: ...
+
+    with pytest.raises(SinkError, match="model_start"):
+        HubManager(config, observability_sink=Misspelt())
+    with HubManager(config):
+        pass
+
+
+def test_a_sink_for_which_there_is_no_thread_is_tried_again_by_the_next_reload(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(*_args: Any, **_more: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    write(config, entry("a", FOREVER), top="sinks: {loguru: off}\n")
+    with HubManager(config) as hub:
+        hub.reload()
+        write(config, entry("a", FOREVER))
+        with monkeypatch.context() as patch:
+            patch.setattr(fanout, "SinkRunner", scarce)
+            with pytest.raises(HubError, match="sink loguru: cannot be turned on"):
+                hub.reload()
+        hub.reload()
+        assert [sink.name for sink in hub.sink_stats()] == ["loguru"]
 
 
 # The seed's own sink, word for word but for the import line, which is the one at the top of this file.

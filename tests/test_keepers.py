@@ -26,10 +26,12 @@ from typing import Any
 import psutil
 import pytest
 
+from mlxhub_core.errors import HubError
 from mlxhub_core.keeper import __main__ as program
 from mlxhub_core.keeper.session import birth
 from mlxhub_core.keepers import Keepers, connection, kept, remains, words, zygote
 from mlxhub_core.launch import Launch
+from mlxhub_core.place import is_held
 from mlxhub_core.process import Exit, Order, Process, Survivor
 from mlxhub_core.settings import RotationSettings
 from mlxhub_core.testing import wait_until
@@ -907,6 +909,18 @@ def test_the_keeper_that_waits_ends_with_its_hub(hub: Hubs) -> None:
     wait_until(lambda: not is_running(waiting.pid))
 
 
+def test_what_a_hub_has_given_up_is_not_started_after_all(hub: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.run("").exit()
+    slow = the_one_that_waits(hub)
+    slow.suspend()
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    with pytest.raises(OSError, match="its keeper does not answer"):
+        hub.run("open('began', 'w')")
+    slow.resume()
+    wait_until(functools.partial(has_ended, slow))
+    assert not (hub.directory / "began").exists()
+
+
 def test_a_zygote_that_hangs_costs_one_start(hub: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.run("").exit()
     the_one_that_waits(hub)
@@ -1102,6 +1116,101 @@ def test_what_is_said_while_a_connection_is_broken_is_said_again_and_nobody_wait
     child.stop()
     keeper.resume()
     assert child.end() == (5, False)
+
+
+def test_a_hub_that_leaves_in_the_moment_in_which_its_log_fails_costs_neither_keeper_nor_model(hub: Hubs) -> None:
+    text = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('lost', flush=True)\n"
+    text += FIVE.replace("print('set', flush=True)", "open('said', 'w').close()")
+    launch = Launch((sys.executable, "-I", "-S", "-c", text), {}, hub.directory)
+    child = Child(hub.keepers, Order("a", uuid.uuid4().hex, launch, Path("/dev/full")))
+    keeper = child.keeper
+    with connected(hub):
+        keeper.suspend()
+        (hub.directory / "go").touch()
+        wait_until((hub.directory / "said").exists)
+    keeper.resume()
+    assert "No space left" in str(child.log.get(timeout=10))
+    child.stop()
+    assert child.end() == (5, False)
+    assert hub.reports == []
+
+
+def test_a_keeper_that_hears_nothing_holds_nobody_up_and_is_told_again_what_matters(hub: Hubs) -> None:
+    child = hub.run(FIVE)
+    child.until_it_says("set")
+    keeper = child.keeper
+    keeper.suspend()
+    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    refused = 0
+    while not refused:  # until nothing more fits between the two
+        child.process.rotate(answers.put)
+        refused = answers.qsize()
+    child.stop()
+    assert answers.get(timeout=10) == "its keeper does not answer"
+    keeper.resume()
+    assert child.end() == (5, False)
+
+
+def test_while_no_file_can_be_opened_a_model_does_not_pass_for_dead(hub: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = iter([OSError(errno.EMFILE, "Too many open files")] * 3)
+    real = remains.end_session
+
+    def scarce(*args: Any) -> bool:
+        if (error := next(tries, None)) is not None:
+            raise error
+        return real(*args)
+
+    monkeypatch.setattr(kept, "end_session", scarce)
+    monkeypatch.setattr(kept, "RETRY", 0.01)
+    child = hub.run(FOREVER)
+    child.keeper.kill()
+    assert child.exit().code is None
+    assert next(tries, None) is None
+    wait_until(lambda: not is_running(child.pid))
+
+
+def test_a_lock_of_which_nothing_can_be_known_now_does_not_pass_for_free(
+    hub: Hubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = hub.run(FOREVER)
+    lock = hub.file("lock")
+    hub.die()
+
+    def scarce(*_args: Any, **_more: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", scarce)
+        with pytest.raises(OSError, match="Too many"):
+            is_held(lock)
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "_connect", scarce)
+        with pytest.raises(HubError, match="they go on; raise the limit"):
+            hub.keepers.survivors()
+    survivor, _, _ = hub.found()
+    assert (survivor.pid, survivor.exit) == (child.pid, None), "and the next look finds it as it was"
+
+
+def test_an_end_that_nobody_heard_is_left_for_the_next_hub(hub: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Child, "exited", lambda child, outcome: Ends.exited(child, outcome) and False)
+    child = hub.run("raise SystemExit(7)")
+    child.exit()
+    child.process._thread.join(10)  # type: ignore[attr-defined]
+    hub.keepers.close()
+    hub.next()
+    (survivor,) = hub.keepers.survivors()
+    assert survivor.exit is not None
+    assert survivor.exit.code == 7
+
+
+def test_what_a_hub_had_begun_to_remove_is_removed_when_its_end_was_told(hub: Hubs) -> None:
+    hub.run("raise SystemExit(7)").exit()
+    wait_until(lambda: json.loads(hub.file("json").read_text())["exit"] is not None)
+    hub.file("lock").unlink()
+    survivor, _, _ = hub.found()
+    assert survivor.exit is not None
+    hub.keepers.forget(survivor.run_id)
+    assert list(hub.runs.iterdir()) == []
 
 
 def test_a_keeper_needs_nothing_but_the_standard_library(hub: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:

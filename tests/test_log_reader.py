@@ -138,6 +138,12 @@ def test_a_run_whose_log_was_rotated_is_told_from_the_rotated_file_on(files: Fil
     assert read(files.path, b, lines=1) == b"B\n"
 
 
+def test_a_run_that_wrote_at_once_is_told_though_the_clock_of_files_is_behind(files: Files) -> None:
+    files.make(b"older\nrun A\n", b"")
+    assert read(files.path, Mark(6, files.hour(0) + 0.009)) == b"run A\n"
+    assert read(files.path, Mark(6, files.hour(0) + 0.011)) == b""
+
+
 def test_a_run_that_was_silent_until_its_log_was_rotated_is_told_from_the_beginning_of_the_new_file(
     files: Files,
 ) -> None:

@@ -2319,6 +2319,18 @@ def _check_runs(play: Play) -> None:
     assert len(started) == sum(len(processes) for processes in play.processes.values())
 
 
+def test_a_process_was_started_before_it_is_known_to_run(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, start = play.clock(), play.factory.start
+
+    def slow(*args: Any) -> Any:
+        play.clock.advance(3)
+        return start(*args)
+
+    monkeypatch.setattr(play.factory, "start", slow)
+    play.start("b")
+    assert play.status("b").started_at == began, "else what it wrote meanwhile would not be its own"
+
+
 def test_every_state_can_be_left() -> None:
     assert set(MOVES) == set(ModelState)
     assert all(MOVES.values())
@@ -2730,6 +2742,18 @@ def test_lost_output_is_told_and_counted(play: Play) -> None:
     assert play.story("a")[-1] == "restarting"
     play.wait(1)
     assert play.status("a").log_lost_bytes == 0
+
+
+def test_a_rotation_that_takes_too_long_is_answered_all_the_same(play: Play) -> None:
+    replies = [play.tell(lambda reply: say.RotateLog("a", reply)) for _ in range(2)]
+    slow = play.process("a").rotations
+    slow[0](None)
+    play.wait(9.9)
+    assert [reply.done() for reply in replies] == [True, False]
+    play.wait(0.2)
+    with pytest.raises(HubError, match=r"a: its log cannot be rotated: its keeper has not done it within 10 s; look"):
+        replies[1].result(timeout=0)
+    slow[1](None)
 
 
 def test_a_log_is_rotated_by_its_keeper_or_if_nobody_writes_it_at_once(play: Play, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from mlxhub_core.secret import Secret
 from mlxhub_core.settings import ControlSettings, HubSettings
 from mlxhub_core.token_file import make_token, read_token
 
+MAX_CONNECTIONS = 64
+"""Whoever connects takes a file of the hub's, of which macOS gives a program 256, before the token is asked for."""
+
 
 @dataclass(slots=True)
 class _Open:
@@ -54,7 +57,7 @@ class Door:
             ConfigError: nobody can listen there, or there is no token that could be asked for.
         """
         control = settings.control
-        with ExitStack() as new:
+        with ExitStack() as new, ExitStack() as leaving:
             token = None if control is None else _token(settings, control)
             opened = None if control is None or token is None else self._opened(settings, control, token, new)
 
@@ -64,8 +67,9 @@ class Door:
                 if opened is not None and token is not None:
                     opened.guard.token = token
                 if old is not None and old is not opened:
-                    # Not here: it may be the one that somebody has asked for this through.
-                    threading.Thread(target=old.held.close, name="control-end", daemon=True).start()
+                    # When all is applied, and not on this thread: somebody may have asked for it through that one.
+                    end = threading.Thread(target=old.held.close, name="control-end", daemon=True)
+                    leaving.callback(end.start)
 
             yield put_in_force
 
@@ -84,7 +88,7 @@ class Door:
         held = new.enter_context(ExitStack())
         try:
             listener = held.enter_context(_listening(*address))
-            held.enter_context(answering(guard, listener, "control-tcp"))
+            held.enter_context(answering(guard, listener, "control-tcp", MAX_CONNECTIONS))
         except HubError as error:
             raise ConfigError([settings.source.problem(("control", "port"), str(error))]) from None
         return _Open(address, guard, held)

@@ -93,15 +93,16 @@ class Keeper:
         begin = self._log.open()
         # Not before: one that waits for its order shall end of it.
         signal.signal(signal.SIGTERM, _heard)
+        started_at = time.time()
         self._session = Session(order, self._output)
         os.close(self._output)
         try:
-            self._begin(hub, order, begin)
+            self._begin(hub, order, begin, started_at)
         except BaseException:
             self._session.abort()  # The hub is told that there is none.
             raise
 
-    def _begin(self, hub: socket.socket, order: dict[str, Any], begin: int) -> None:
+    def _begin(self, hub: socket.socket, order: dict[str, Any], begin: int, started_at: float) -> None:
         """Keep what was started."""
         self._selector.register(self._pipe, selectors.EVENT_READ, self._pump)
         self._listen()
@@ -115,7 +116,7 @@ class Keeper:
             "keeper": os.getpid(),
             "pid": self._session.pid,
             "birth": birth(self._session.pid),
-            "started_at": time.time(),
+            "started_at": started_at,
             "log": order["log"],
             "log_begin": begin,
             "grace": order["grace"],

@@ -14,7 +14,7 @@ from mlxhub_core.keepers.kept import Kept
 from mlxhub_core.keepers.remains import abandon, end_keeper, remove
 from mlxhub_core.keepers.words import exit_of, is_readable, order_text
 from mlxhub_core.keepers.zygote import Zygote
-from mlxhub_core.place import make_private
+from mlxhub_core.place import SCARCE, make_private
 from mlxhub_core.process import Listener, Order, Process, Survivor
 
 STEM = 20
@@ -72,7 +72,8 @@ class Keepers:
             found = [self._survivor(place) for place in places]
         except OSError as error:
             raise HubError(
-                f"what a former hub has left cannot be looked at now ({error.strerror}); try again"
+                f"the models that a former hub has left cannot be looked at ({error.strerror}); they go on; raise the limit"
+                " (`ulimit -n` for open files, `ulimit -u` for processes), and try again"
             ) from None
         return [survivor for survivor in found if survivor is not None]
 
@@ -118,6 +119,8 @@ class Keepers:
         try:
             met = meet(place)
         except (OSError, EOFError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in SCARCE:
+                raise
             self._report(f"{place}: a keeper of a former hub does not answer ({error}); its model is ended")
             met = None
         connection, state = met or (None, end_keeper(place))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxhub_core.keeper.session import ASK, birth, is_living, others, signal_session
-from mlxhub_core.place import is_held
+from mlxhub_core.place import SCARCE, is_held
 
 POLL = 0.02
 """Seconds between looks at what no event tells: a socket that a keeper makes anew; on macOS, the end of an orphan."""
@@ -31,7 +31,7 @@ def keeper_of(place: Path) -> int:
 
 
 def end_keeper(place: Path) -> dict[str, Any] | None:
-    """See that a keeper has ended that cannot be spoken to. Returns what its file says."""
+    """See that a keeper has ended that cannot be spoken to. Returns what its file says. Raises as `state_of`."""
     with contextlib.suppress(OSError, ValueError):
         if is_held(lock_of(place)):
             os.kill(keeper_of(place), signal.SIGKILL)
@@ -47,10 +47,12 @@ def abandon(place: Path) -> None:
 
 
 def state_of(place: Path) -> dict[str, Any] | None:
-    """What the file of a run says; None if it cannot be read."""
+    """What the file of a run says; None if it cannot be read. Raises OSError: no file can be opened now."""
     try:
         state = json.loads(Path(f"{place}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in SCARCE:
+            raise
         return None
     return state if isinstance(state, dict) else None
 

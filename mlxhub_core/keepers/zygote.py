@@ -53,7 +53,11 @@ class Zygote:
         ours, theirs = socket.socketpair()
         with theirs:
             argv = [sys.executable, "-I", "-S", program.__file__, "zygote", self._label]
-            self._process = subprocess.Popen(argv, stdin=theirs.fileno(), start_new_session=True)
+            try:
+                self._process = subprocess.Popen(argv, stdin=theirs.fileno(), start_new_session=True)
+            except OSError:
+                ours.close()
+                raise
         self._orders = ours
 
     def _forked(self) -> socket.socket:

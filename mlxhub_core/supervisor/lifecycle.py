@@ -330,13 +330,14 @@ class Lifecycle:
     def _launch(self, reason: Reason, replies: list[Reply]) -> None:
         run_id = uuid.uuid4().hex
         self._move(ModelState.STARTING, reason)
+        began = self._world.wall()  # Not later: it may have written something before we hear that it is there.
         try:
             started = self._world.launch(self.settings, run_id, self._facts.restarts)
         except Exception as error:  # noqa: BLE001  # whatever it was, the model has no process now and must not seem to
             self._world.answer(replies, self._on_launch_failure(run_id, reason, error))
             return
         self._run = run = Run(run_id, self.ctx, started, self._world, self._world.clock())
-        self._facts.began(self._world.wall(), started.log_begin)
+        self._facts.began(began, started.log_begin)
         self._announcements.of_run(run, "model_started", reason, started.note, pid=started.process.pid)
         self._world.answer(replies)
         self._begin(run, adopted=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -33,6 +34,8 @@ from mlxhub_core.vitals import Machine, ThisMachine
 
 T = TypeVar("T")
 
+ROTATION = 10.0
+"""Seconds after which a rotation is given up; it is a matter of milliseconds, unless disk or keeper hang."""
 TOLD = 1.0
 """Seconds after which every sink that can hear of the end of a process has; until then the next hub would tell it."""
 
@@ -133,6 +136,9 @@ class Loop:
                 self.patient = False
                 for model in self._models.values():
                     model.kill()
+            case say.Overdue(reply, error):
+                with contextlib.suppress(InvalidStateError):
+                    reply.set_exception(error)
             case say.LookAgain():
                 self._looking_again = False
             case _:
@@ -268,12 +274,17 @@ class Loop:
             raise HubStateError("the hub is shutting down; start it again first")
 
     def _rotate_log(self, model: Lifecycle, reply: say.Reply) -> None:
+        def refusal(why: str) -> ModelError:
+            return ModelError(model.name, f"its log cannot be rotated: {why}; look at {model.log_path}")
+
         def done(why: str | None) -> None:
-            error = ModelError(model.name, f"its log cannot be rotated: {why}; look at {model.log_path}")
-            reply.set_result(None) if why is None else reply.set_exception(error)
+            with contextlib.suppress(InvalidStateError):  # it was answered already that this takes too long
+                reply.set_result(None) if why is None else reply.set_exception(refusal(why))
 
         assert self._settings is not None
         model.rotate_log(self._settings.log_rotation, done)
+        if not reply.done():
+            self.after(ROTATION, say.Overdue(reply, refusal(f"its keeper has not done it within {ROTATION:g} s")))
 
     def _shut_down(self, reply: say.Reply, keep_models: bool) -> None:
         if not self._closing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from mlxhub_core.errors import HubError
 from mlxhub_core.probes import ProbeResult
 from mlxhub_core.process import Exit
 from mlxhub_core.settings import HubSettings
@@ -157,6 +158,14 @@ class StartupDue:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdue:
+    """Whoever waits for this answer shall not wait any longer."""
+
+    reply: Reply
+    error: HubError
+
+
+@dataclass(frozen=True, slots=True)
 class LookAgain:
     """Those who wait for memory may try again."""
 
@@ -180,5 +189,6 @@ Message = (
     | Probed
     | StartupDue
     | RestartDue
+    | Overdue
     | LookAgain
 )
