@@ -178,6 +178,7 @@ class HubManager:
         """
         if self._closed:
             return {}
+        self._info = replace(self._info, stopping=True)
         self._supervisor.shutdown(keep_models=keep_models)
         # A reload that hangs in the import of a sink must not keep the hub from ending: no model runs any more.
         calm = self._reloading.acquire(timeout=CLOSE_DEADLINE)

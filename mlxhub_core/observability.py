@@ -88,6 +88,7 @@ class HubInfo:
         started_at: when it started, in seconds since the epoch.
         last_reload_successful: whether hub.yaml, when it was last read, could be used; True before that.
         last_reload_at: when hub.yaml was last applied, in seconds since the epoch; None before that.
+        stopping: whether it is about to end.
     """
 
     version: str
@@ -98,6 +99,7 @@ class HubInfo:
     started_at: float
     last_reload_successful: bool = True
     last_reload_at: float | None = None
+    stopping: bool = False
 
 
 class HubView(Protocol):

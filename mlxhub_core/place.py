@@ -62,9 +62,16 @@ def place_of(config: Path | str) -> Place:
     """Where the hub of this hub.yaml is, whether it runs or not. Touches nothing.
 
     Raises:
-        HubError: nobody knows where this user's home is.
+        HubError: nobody knows where this user's home is, or where this file is.
     """
-    config = Path(config).resolve()
+    try:
+        config = Path(config).resolve()
+    except RuntimeError:
+        raise HubError(f"{config} is a link that leads to itself; name another with --config") from None
+    except FileNotFoundError:
+        raise HubError("the current directory is not there any more; `cd` to another") from None
+    except OSError as error:
+        raise HubError(f"{config} cannot be looked for ({error.strerror}); name another with --config") from None
     name = hashlib.sha256(os.fsencode(config)).hexdigest()[:12] + ".sock"
     try:
         path = Path.home() / ".mlxhub" / "run" / name
@@ -165,7 +172,7 @@ def held_logs(directory: Path, place: Place) -> Iterator[None]:
                 f"the hub for {found.config} (pid {found.pid}) writes its logs to {directory}; {advice}"
             )
         before = _owner(found)
-        if before.config not in ("", str(place.config)) and _has_runs(place_of(before.config)):
+        if before.config not in ("", str(place.config)) and runs_of(place_of(before.config)):
             raise HubStateError(
                 f"models of the hub for {before.config}, which has ended, still write to {directory}; start that hub"
                 " again, which finds them, or give each hub a log_path of its own"
@@ -238,5 +245,11 @@ def _sign(lock: int, place: Place, path: Path) -> None:
         raise HubError(f"{path} cannot be written ({error.strerror}); make room for it") from None
 
 
-def _has_runs(place: Place) -> bool:
-    return any(map(is_held, place.runs.glob("*.lock")))
+def owner_of(lock: Path) -> str:
+    """The process id that whoever holds a lock file has written there."""
+    return lock.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+
+
+def runs_of(place: Place) -> int:
+    """How many processes of its models run, or end just now. Raises OSError as `is_held`."""
+    return sum(map(is_held, place.runs.glob("*.lock")))

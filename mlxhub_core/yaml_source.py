@@ -6,7 +6,11 @@ are refused, ``1:30`` and ``2026-11-24`` stay text, ``010`` is no octal number, 
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import re
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +25,10 @@ Pair = tuple[yaml.Node, yaml.Node]
 Keys = tuple[Key, ...]
 """The way to a value: the keys of mappings and the indexes of lists, from the root."""
 
+LONGEST = 4_000_000
+"""Bytes a file may have: a hundred times any real one, and no more than can be read at once."""
+PATIENCE = 5.0
+"""Seconds to wait for what a pipe holds."""
 MAX_NODES = 20_000
 """Values a file may hold once its aliases are followed: far above any real file, far below what fills the memory."""
 MAX_SHOWN = 80
@@ -110,7 +118,7 @@ class Source:
     def read(cls, path: Path) -> Source:
         """Read a file. Raises ConfigError when it cannot be read, or is not UTF-8."""
         try:
-            return cls(path.name, path.read_text(encoding="utf-8-sig"))
+            return cls(path.name, _content(path).decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             message = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
             raise ConfigError([Problem(str(path), "", message)]) from None
@@ -278,3 +286,21 @@ def dotted(keys: Keys) -> str:
             shown = key if depth == 1 and keys[0] == "sinks" else _KEY_AND_VALUE.sub(r"\1...", key)
             text += "." * bool(text) + (shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}...")
     return text
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds. Raises OSError: it cannot be read, is too long, or is a pipe into which nobody writes."""
+    # Not blocking: a pipe without a writer would hold up its reader, a hub that reloads, for ever.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    content = bytearray()
+    try:
+        while len(content) <= LONGEST:
+            if not select.select([file], [], [], PATIENCE)[0]:
+                raise TimeoutError(errno.ETIMEDOUT, "nobody writes into it")
+            with contextlib.suppress(BlockingIOError):
+                if not (chunk := os.read(file, 65536)):
+                    return bytes(content)
+                content += chunk
+    finally:
+        os.close(file)
+    raise OSError(errno.EFBIG, f"it is longer than {LONGEST // 1_000_000} MB")

@@ -84,7 +84,7 @@ def test_stop_returns_when_the_hub_and_its_models_have_ended(start: Start) -> No
 def test_stop_that_keeps_the_models_leaves_them_to_the_next_start(start: Start) -> None:
     hub, before = start(), pids()
     done = mlxhub("stop", "--keep-models")
-    assert done.stdout == "stopped; a, b run on until the next `mlxhub start`\n"
+    assert done.stdout == "stopped; a, b run on; the next `mlxhub start` finds them\n"
     assert hub.wait(10) == 0
     assert all(map(runs, before.values()))
     start()

@@ -369,7 +369,8 @@ def test_it_answers_with_models_and_sinks_as_they_are_now(config: Path, serve: C
     assert client.get("/health") == {"status": "ok"}
     failure = {**asdict(FAILURE), "log_tail": ["dear me"]}
     models = [{**asdict(MODEL), "last_failure": failure, "memory_bytes": None}]
-    about = {"pid": os.getpid(), "version": "1.2.3", "config": str(config.resolve()), "started_at": 9.5, "log": None}
+    about = {"pid": os.getpid(), "version": "1.2.3", "config": str(config.resolve()), "started_at": 9.5}
+    about |= {"log": None, "stopping": False}
     assert client.get("/hub/status") == {**about, "models": models}
     assert client.get("/hub/sinks") == {"sinks": [asdict(SINK)]}
     hub.sinks = []

@@ -239,12 +239,13 @@ def test_too_few_file_descriptors_are_told_with_what_to_run() -> None:
     written(f"models: [{models}]")
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 4096))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
 
     code, lines = doctor(preexec_fn=limit)
     assert code == 1
     assert (
-        "fail files only 200 files may be open; 50 models need 300; run `ulimit -n 1024` before `mlxhub start`" in lines
+        "fail files only 200 files may be open; 50 models need 300; run `ulimit -Hn 1024` before `mlxhub start`, as root if need be"
+        in lines
     )
 
 

@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,16 +125,20 @@ def test_a_process_of_which_nothing_can_be_said_now_does_not_pass_for_dead(
         is_living(leader.pid, leader.born)
 
 
-def test_a_birth_looks_the_same_in_every_time_zone(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_birth_is_asked_for_in_the_same_time_zone_wherever_the_machine_is(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, str]] = []
+    run = subprocess.run
+
+    def recorded(*args: Any, **more: Any) -> Any:
+        asked.append(more["env"])
+        return run(*args, **more)
+
     monkeypatch.setattr(session, "_PROC", "/nowhere")  # as on macOS
-    born = birth(leader.pid)
-    monkeypatch.setenv("TZ", "Asia/Kathmandu")
-    time.tzset()
-    try:
-        assert birth(leader.pid) == born is not None
-    finally:
-        monkeypatch.undo()
-        time.tzset()
+    monkeypatch.setattr(subprocess, "run", recorded)
+    assert birth(leader.pid)
+    assert [env["TZ"] for env in asked] == ["UTC"]
 
 
 LATE = """

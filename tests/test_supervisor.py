@@ -2553,9 +2553,9 @@ def test_a_model_whose_entry_has_changed_is_restarted_and_keeps_its_port(tmp_pat
     old = hub(model("a", command=SERVER, default="true"))
     new = hub(model("a", command=SERVER, default="true", env="{A: b}"))
     play = Play(tmp_path, new, left_by(old))
-    assert play.process("a").asked == "hub_start"
+    assert play.process("a").asked == "reload"
     play.end("a", 0)
-    assert play.story("a") == ["adopted", "stopped 0 hub_start", "started hub_start"]
+    assert play.story("a") == ["adopted", "stopped 0 reload", "started hub_start"]
     assert play.status("a").port == 28555
 
 
@@ -2571,9 +2571,9 @@ def test_what_only_the_hub_heeds_may_change_without_a_restart(tmp_path: Path) ->
 def test_a_model_that_hub_yaml_no_longer_has_is_stopped_and_forgotten(tmp_path: Path) -> None:
     old = hub(model("a", command=SERVER, group="g"))
     play = Play(tmp_path, hub(model("b")), left_by(old))
-    assert play.process("a").asked == "hub_start"
+    assert play.process("a").asked == "reload"
     play.end("a", 0)
-    assert play.story("a") == ["adopted", "stopped 0 hub_start"]
+    assert play.story("a") == ["adopted", "stopped 0 reload"]
     assert [status.name for status in play.supervisor.status()] == ["b"]
     assert {args["ctx"].group for _, args in play.events if "ctx" in args} == {"g"}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import sys
 
@@ -14,7 +15,7 @@ import click
 
 from mlxhub_core import __version__
 from mlxhub_core.cli.lazy import LazyGroup
-from mlxhub_core.errors import HubError
+from mlxhub_core.errors import EXIT_FAILED, HubError
 from mlxhub_core.waits import heed_signals
 
 EXIT_INTERRUPTED = 130
@@ -36,7 +37,7 @@ _COMMANDS = {
     "init": "Write a hub.yaml to start from.",
     "check": "Say what is wrong with a hub.yaml.",
     "schema": "Print the JSON schema of hub.yaml, for editors.",
-    "sinks": "See and try the sinks: list, describe, check, test, export, status.",
+    "sinks": "See and try the sinks: list, check, test, status and more.",
     "new-sink": "Write a package of a sink to start from.",
     "sd": "Tell Prometheus where the hubs are.",
     "demo": "See it all work, with two tiny real models.",
@@ -71,6 +72,11 @@ def cli() -> None:
 def main() -> None:
     """The entry point of the command."""
     heed_signals()
+    for stream in (sys.stdout, sys.stderr):
+        # None where it was closed. What cannot be written in the language of the terminal is no reason to end.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         code = cli.main(prog_name="mlxhub", standalone_mode=False)
     except click.ClickException as error:
@@ -83,6 +89,14 @@ def main() -> None:
     except HubError as error:
         _show(error)
         code = error.exit_code
+    except OSError as error:
+        # Of the machine: a disk that is full, a file that nobody may open. What can be foreseen has a better sentence.
+        where = f": {error.filename}" if error.filename else ""
+        _show(HubError(f"it cannot be done ({error.strerror or type(error).__name__}{where})"))
+        code = EXIT_FAILED
+    except UnicodeEncodeError:
+        _show(HubError("a name cannot be written in the language of this terminal; set LC_ALL=C.UTF-8"))
+        code = EXIT_FAILED
     _leave(code if isinstance(code, int) else 0)
 
 

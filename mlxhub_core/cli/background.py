@@ -13,15 +13,21 @@ from pathlib import Path
 from mlxhub_core.cli.common import printable
 from mlxhub_core.errors import EXIT_FAILED, EXIT_USAGE, HubError
 from mlxhub_core.logs import read_from, size
-from mlxhub_core.place import make_log_directory
+from mlxhub_core.place import is_held, make_log_directory
 from mlxhub_core.waits import until_readable
 
 LAST_BYTES = 64 * 1024
 """Of the log of a hub that has ended while it started, so much is looked at."""
 LAST_LINES = 20
 """And so many lines of it are shown."""
+POLL = 0.02
+"""Seconds between looks whether it has its lock: nothing tells."""
 ENDING = 2.0
 """Seconds that one which cannot be asked any more may take to end."""
+
+
+class HubEndedError(HubError):
+    """A hub that was started has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +60,24 @@ class Background:
             raise self.trouble()
         return True
 
+    def until_known(self, lock: Path) -> None:
+        """Wait until others can know of it, which takes some tenths of a second, or it has ended."""
+        while self.process.poll() is None and not is_held(lock):
+            until_readable(timeout=POLL)
+
     def trouble(self) -> HubError:
         """Why it cannot be asked, with the last lines of its log: it has ended, or is about to, or has no socket."""
         try:
-            code = self.process.wait(ENDING)
+            code: int | None = self.process.wait(ENDING)
         except subprocess.TimeoutExpired:
             code, what = None, f"the hub runs (pid {self.process.pid}), but cannot be asked"
         else:
             what = f"the hub has ended while it started (exit code {code})"
         lines = read_from(self.log, self.since, LAST_BYTES).decode(errors="replace").splitlines()[-LAST_LINES:]
         said = "\n".join(f"  {printable(line)}" for line in lines) or "  (nothing)"
-        error = HubError(f"{what}; it said in {self.log}:\n{said}")
+        if code is not None and code < 0:
+            said += "\nModels that it had started go on; the next `mlxhub start` finds them."
+        error = (HubError if code is None else HubEndedError)(f"{what}; it said in {self.log}:\n{said}")
         error.exit_code = EXIT_USAGE if code == EXIT_USAGE else EXIT_FAILED
         return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 ECHO_SECONDS = 0.5
 """Signals so soon after the first are its echo: `timeout`, `make` and service managers tell the whole group as well."""
 
+LONGEST_WAIT = 1e6
+"""Seconds, 11 days: more than a system call can be told to wait for is not much more."""
 HUB_LOG_BYTES = 10_000_000
 """A hub's own log is rotated when it is so long; a day of events is some hundred kilobytes."""
 HUB_LOG_BACKUPS = 3
@@ -39,12 +42,26 @@ _LEVELS = {"red": "ERROR", "yellow": "WARNING"}
 _has_log_file = False
 
 
+class Seconds(click.FloatRange):
+    """A time span that can be waited for: more than none, and not without end."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True, max=LONGEST_WAIT)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As in click; `nan` is in no range."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
 def config_option(command: F) -> F:
     """`--config FILE`, by default hub.yaml in the current directory, or what MLXHUB_CONFIG says."""
     return click.option(
         "-c",
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(readable=False, path_type=Path),
         default=Path("hub.yaml"),
         envvar="MLXHUB_CONFIG",
         show_default=True,
@@ -62,7 +79,7 @@ def config_argument(command: F) -> F:
 
     argument = click.argument(
         "file",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(readable=False, path_type=Path),
         required=False,
         metavar="[HUB.YAML]",
         callback=named,
@@ -98,7 +115,8 @@ def closing(hub: HubManager) -> Iterator[Ending]:
         yield ending
     finally:
         begin = time.monotonic()
-        listen(END_SIGNALS, kill)
+        with contextlib.suppress(OSError):  # no file is left for that: it goes without
+            listen(END_SIGNALS, kill)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # In a thread of its own: this one may be held up by a terminal, or a pipe, that takes no more words.
         keep = ending.keep_models
@@ -178,9 +196,10 @@ def size_of(count: int) -> str:
 
 def shortened(path: str) -> str:
     """A path as people would write it here: from the current directory, or from their home."""
-    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if Path(path).is_relative_to(base):
-            return prefix + str(Path(path).relative_to(base))
+    with contextlib.suppress(OSError, RuntimeError):  # there may be none of either
+        for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+            if Path(path).is_relative_to(base):
+                return prefix + str(Path(path).relative_to(base))
     return path
 
 
@@ -246,6 +265,7 @@ def log_to_file(path: Path, *, level: str = "INFO") -> None:
             rotation=HUB_LOG_BYTES,
             retention=HUB_LOG_BACKUPS,
             opener=opened,
+            watch=True,  # Whoever removes it gets another one.
             diagnose=False,
             backtrace=False,
         )

@@ -119,6 +119,8 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _write_files(directory: Path) -> Path:
     config = directory / "hub.yaml"
     try:
+        if config.exists() and not config.read_bytes().startswith(HUB_YAML.partition("\n")[0].encode()):
+            raise HubError(f"{config} is not from the demo, which would write its own there; name another with --dir")
         for name, reply in REPLIES.items():
             write_tiny_model(directory / "models" / name, reply)
         config.write_text(HUB_YAML, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Happening = int | Ending | ReloadResult | HubError
 
 
+MOST_FILES = 10_240
+"""Files that a hub allows itself to open, if its user may: macOS bears no more, and its shells begin with 256."""
 LEAVE = signal.SIGUSR2
 """Ends the hub and keeps its models, as `mlxhub stop --keep-models` does; for service managers, which send signals."""
 
@@ -41,6 +44,8 @@ def serve(config: Path, log_file: Path | None = None, ready: int | None = None) 
     """
     from mlxhub_core.manager import HubManager
 
+    with contextlib.suppress(OSError, ValueError):  # It goes with fewer.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files(), _file_limits()[1]))
     if ready is not None:
         os.set_inheritable(ready, False)  # Whoever waits shall learn of our end, not of that of the last model.
     settings = _read(config, log_file)
@@ -63,6 +68,16 @@ def serve(config: Path, log_file: Path | None = None, ready: int | None = None) 
         if log_file is None:
             say(f"{config}: logs in {settings.log_path}; Ctrl-C stops everything")
         ending.keep_models = _serve(hub, happenings, log_file).keep_models
+
+
+def most_files() -> int:
+    """How many files a hub may open here."""
+    soft, hard = (MOST_FILES if limit == resource.RLIM_INFINITY else limit for limit in _file_limits())
+    return max(soft, min(hard, MOST_FILES))
+
+
+def _file_limits() -> tuple[int, int]:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def _read(config: Path, log_file: Path | None) -> HubSettings:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from mlxhub_core.cli.asking import all_done, post_for_each
-from mlxhub_core.cli.common import config_option
+from mlxhub_core.cli.common import Seconds, config_option
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.place import same_hub
 
@@ -18,14 +18,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def models_argument(command: F) -> F:
-    """`MODEL...`, one or more."""
-    return click.argument("models", nargs=-1, required=True, metavar="MODEL...")(command)
+    """`MODEL...`, one or more; each counts once."""
+
+    def once(_ctx: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(names))
+
+    return click.argument("models", nargs=-1, required=True, metavar="MODEL...", callback=once)(command)
 
 
 def _wait_options(command: F) -> F:
     timeout = click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Seconds(),
         metavar="SECONDS",
         help="Wait no longer than that. Implies --wait.",
     )

@@ -23,7 +23,7 @@ _LABEL = re.compile(r"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)=(?P<value>.*)")
     "-c",
     "--config",
     "configs",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     multiple=True,
     default=[Path("hub.yaml")],
     envvar="MLXHUB_CONFIG",

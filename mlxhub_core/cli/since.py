@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_AGO = re.compile(r"(\d+[smhd])+")
+_AGO = re.compile(r"(\d{1,9}[smhd])+")
 
 
 class Since(click.ParamType[float]):

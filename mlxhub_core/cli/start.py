@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxhub_core.cli.common import config_option, printable, say, shortened, show_warnings, style
+from mlxhub_core.cli.common import Seconds, config_option, printable, say, shortened, show_warnings, style
 from mlxhub_core.control.client import ControlClient
-from mlxhub_core.errors import EXIT_FAILED, HubNotRunningError
+from mlxhub_core.errors import EXIT_FAILED, HubError, HubNotRunningError
 from mlxhub_core.place import is_held, place_of, same_hub
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--no-wait", is_flag=True, help="Do not wait until the models are ready.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     metavar="SECONDS",
     help="Wait no longer than that; exit code 1 if not all models are ready by then.",
 )
@@ -61,9 +61,14 @@ def _is_running(config: Path) -> bool:
 
     if not is_held(place_of(config).lock):
         return False  # One that has just been stopped may still answer.
+    client = ControlClient(config)
     try:
-        status = ControlClient(config).get("/hub/status")
+        status = client.get("/hub/status")
     except HubNotRunningError:
+        return False
+    if status.get("stopping"):  # an older hub does not say
+        say(f"the hub that runs (pid {status['pid']}) is about to end; this one starts then")
+        client.wait_for_its_end()
         return False
     click.echo(f"the hub for {shortened(status['config'])} already runs (pid {status['pid']})")
     show(status["models"], same_hub(config))
@@ -73,7 +78,7 @@ def _is_running(config: Path) -> bool:
 def _start(config: Path, timeout: float | None, *, wait: bool) -> None:
     end = None if timeout is None else time.monotonic() + timeout
     settings = _checked(config)
-    from mlxhub_core.cli.background import start_hub
+    from mlxhub_core.cli.background import HubEndedError, start_hub
     from mlxhub_core.cli.progress import until_ready
     from mlxhub_core.logs import hub_log_file
 
@@ -87,9 +92,14 @@ def _start(config: Path, timeout: float | None, *, wait: bool) -> None:
         if applied:
             _show_places(client, config, settings, hub.log)
     except KeyboardInterrupt:
+        hub.until_known(place_of(config).lock)  # so that a `mlxhub stop` that follows finds it
         say(f"not waiting any more; the hub goes on: `mlxhub status{same_hub(config)}`")
         raise
-    except HubNotRunningError:
+    except HubEndedError:
+        if not _is_running(config):  # Somebody else has started one in the same moment.
+            raise
+        return
+    except HubError:
         raise hub.trouble() from None
     if not applied:
         say(f"hub.yaml is not applied in time; the hub goes on with it; its log is {hub.log}", "red")
@@ -118,6 +128,8 @@ def _show_places(client: ControlClient, config: Path, settings: HubSettings, log
     for sink in client.get("/hub/sinks")["sinks"]:
         if sink["where"]:
             click.echo(f"{sink['name']}: {printable(sink['where'])}")
+        elif not sink["open"] and sink["last_error"]:
+            say(f"{sink['name']}: does not work yet: {printable(sink['last_error'])}; the hub tries again", "yellow")
     if not any(model.default for model in settings.models):
         example = next((model.name for model in settings.models), "NAME")
         click.echo(f"no model has `default: true`; start one with `mlxhub start-model{option} {example}`")

@@ -8,6 +8,8 @@ import click
 
 from mlxhub_core.cli.common import config_option, say
 from mlxhub_core.control.client import ControlClient
+from mlxhub_core.errors import HubError, HubNotRunningError
+from mlxhub_core.place import place_of, runs_of, same_hub
 
 
 @click.command()
@@ -27,17 +29,29 @@ def stop(config: Path, keep_models: bool) -> None:
 
     Ctrl-C ends only the wait. Exit code 3 if no hub runs for this hub.yaml.
     """  # noqa: D301  # click needs the character, to leave the lines as they are
-    client = ControlClient(config)
-    running = [model["name"] for model in client.get("/hub/status")["models"] if model["pid"] is not None]
+    client, place = ControlClient(config), place_of(config)
+    running = _running(client)
     client.post(f"/hub/shutdown?keep_models={str(keep_models).lower()}")
     try:
         client.wait_for_its_end()
     except KeyboardInterrupt:
         say("not waiting any more; the hub goes on stopping")
         raise
-    if not keep_models:
-        click.echo("stopped")
-    elif running:
-        click.echo(f"stopped; {', '.join(running)} run on until the next `mlxhub start`")
+    again = f"`mlxhub start{same_hub(config)}`"
+    if keep_models:
+        click.echo(f"stopped; {running} run on; the next {again} finds them" if running else "stopped; no model ran")
+    elif left := runs_of(place):
+        raise HubError(f"the hub has ended before {left} of its models had; {again} finds those that go on")
     else:
-        click.echo("stopped; no model ran")
+        click.echo("stopped")
+
+
+def _running(client: ControlClient) -> str:
+    """The names of the models that run. A hub that cannot even say that can be stopped all the same."""
+    try:
+        models = client.get("/hub/status")["models"]
+    except HubNotRunningError:
+        raise
+    except HubError:
+        return "its models"
+    return ", ".join(model["name"] for model in models if model["pid"] is not None)

@@ -78,7 +78,7 @@ def watch(interval: float, config: Path) -> None:
 def _draw(client: ControlClient, interval: float) -> None:
     from mlxhub_core.cli.screen import Screen
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, _leave)  # in order, so that the terminal is as it was
     signal.signal(signal.SIGWINCH, lambda *_: None)  # wakes the wait, to draw anew
     view = View()

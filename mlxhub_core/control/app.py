@@ -128,7 +128,13 @@ def make_app(hub: Hub, stop: Callable[[bool], object], history: History, log: Pa
         # On a thread, and not one of those that may all be waiting for models.
         memory = await asyncio.to_thread(memory_of, found)
         models = [{**asdict(model), "memory_bytes": memory.get(model.name)} for model in found]
-        about = {"pid": os.getpid(), "version": info.version, "config": config, "started_at": info.started_at}
+        about = {
+            "pid": os.getpid(),
+            "version": info.version,
+            "config": config,
+            "started_at": info.started_at,
+            "stopping": info.stopping,
+        }
         return _Json({**about, "log": None if log is None else str(log), "models": models})
 
     async def events(request: Request, query: Query) -> Response:

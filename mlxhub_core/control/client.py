@@ -15,9 +15,13 @@ from urllib.parse import urlencode
 from mlxhub_core.control import INVALID_CONFIG
 from mlxhub_core.control.wire import Connection, WireEndError, WireError
 from mlxhub_core.errors import EXIT_USAGE, HubError, HubNotRunningError
-from mlxhub_core.place import check_private, place_of, same_hub
-from mlxhub_core.waits import until_done
+from mlxhub_core.place import check_private, is_held, owner_of, place_of, same_hub
+from mlxhub_core.waits import until_done, until_readable
 
+MOMENT = 3.0
+"""Seconds that a hub may take from its lock to its socket: its imports lie between them."""
+POLL = 0.02
+"""Seconds between looks for the socket: nothing tells."""
 TIMEOUT = 5.0
 """Seconds without a word after which a hub is taken to hang: it answers from snapshots, at once."""
 
@@ -73,7 +77,7 @@ class ControlClient:
         headers = {"Accept": "text/event-stream"} | ({} if last_id is None else {"Last-Event-ID": last_id})
         with ExitStack() as stack:
             with self._plainly():
-                connection = stack.enter_context(Connection(self._place.socket, TIMEOUT))
+                connection = stack.enter_context(self._connected(TIMEOUT))
                 status = connection.ask("GET", f"/hub/events?{urlencode(query)}", headers)
                 error = connection.body() if status != 200 else None
             if error is not None:
@@ -90,9 +94,20 @@ class ControlClient:
             fcntl.flock(lock, fcntl.LOCK_SH)
 
     def _ask(self, method: str, path: str, timeout: float | None = TIMEOUT) -> dict[str, Any]:
-        with self._plainly(), Connection(self._place.socket, timeout) as connection:
+        with self._plainly(), self._connected(timeout) as connection:
             status, body = connection.ask(method, path), connection.body()
         return _content(status, body)
+
+    def _connected(self, timeout: float | None) -> Connection:
+        """A connection. A hub that has just begun, and does not listen yet, is given a moment."""
+        until = time.monotonic() + MOMENT
+        while True:
+            try:
+                return Connection(self._place.socket, timeout)
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() > until or not is_held(self._place.lock):
+                    raise
+            until_readable(timeout=POLL)
 
     @contextlib.contextmanager
     def _plainly(self) -> Iterator[None]:
@@ -102,7 +117,7 @@ class ControlClient:
             check_private(self._place.directory)
             yield
         except (FileNotFoundError, ConnectionRefusedError):
-            raise self._not_running() from None
+            raise self._silent() from None
         except TimeoutError:
             raise HubError(f"the hub for {config} has not answered for {TIMEOUT:g} s; look at its log") from None
         except (WireEndError, BrokenPipeError, ConnectionResetError):
@@ -112,8 +127,13 @@ class ControlClient:
         except WireError as error:
             raise HubError(f"the hub for {config} cannot be asked: {error}") from None
 
-    def _not_running(self) -> HubNotRunningError:
+    def _silent(self) -> HubError:
         config = self._place.config
+        if is_held(self._place.lock):
+            return HubError(
+                f"the hub for {config} (pid {owner_of(self._place.lock)}) runs, but nobody listens on {self._place.socket};"
+                " SIGTERM to it ends it, and its models"
+            )
         if not config.exists():
             return HubNotRunningError(
                 f"no hub runs for {config}, which does not exist; `mlxhub init` writes one, --config names another"

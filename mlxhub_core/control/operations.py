@@ -70,6 +70,7 @@ class HubStatus:
         version: of mlxhub-core.
         config: its hub.yaml.
         started_at: when it started, in seconds since the epoch.
+        stopping: whether it is about to end.
         log: the file that the hub itself logs to, or None.
         models: in the order of hub.yaml.
     """
@@ -78,6 +79,7 @@ class HubStatus:
     version: str
     config: str
     started_at: float
+    stopping: bool
     log: str | None
     models: list[ModelReport]
 

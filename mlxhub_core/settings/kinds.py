@@ -86,7 +86,7 @@ def _none_for_off(value: Any) -> Any:
     if value is False:
         return None
     if not isinstance(value, dict | BaseModel):
-        raise refusal("must be a mapping of keys to values, as {interval: 30}, or off")
+        raise refusal("must be a mapping of keys to values, or off")
     return value
 
 

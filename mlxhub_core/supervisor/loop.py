@@ -254,7 +254,8 @@ class Loop:
             # Raises what would keep it from its start: better that it runs on than that it is stopped for nothing.
             self._admission.kept_from(model, self._models.values(), self._waiting)
         if model.state in ALIVE:
-            model.stop(reason, say.Reply())
+            # It does not end because the hub starts, but because hub.yaml has changed meanwhile.
+            model.stop(Reason.RELOAD if reason is Reason.HUB_START else reason, say.Reply())
         self._start(model, reason, reply)
 
     def _reset(self, model: Lifecycle, reply: say.Reply) -> None:
@@ -326,7 +327,7 @@ class Loop:
         starts = {step.name: say.Reply() for step in (*plan.restart, *plan.start)}
         for name, stopped in stops.items():
             self._models[name].retired = True
-            self._stop(self._models[name], reason, stopped)
+            self._stop(self._models[name], Reason.RELOAD, stopped)
         for step in plan.restart:
             self._try(self._restart, step.name, reason, starts)
         for step in plan.start:

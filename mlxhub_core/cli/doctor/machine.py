@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import resource
 import sys
 from collections.abc import Iterator
 
 from mlxhub_core.cli.doctor.findings import Finding
+from mlxhub_core.cli.foreground import most_files
 from mlxhub_core.cli.version import system
 from mlxhub_core.errors import in_gigabytes
 from mlxhub_core.settings import HubSettings
@@ -66,11 +66,11 @@ def memory(settings: HubSettings | None, *, runs: bool) -> Iterator[Finding]:
 
 def files(settings: HubSettings | None) -> Iterator[Finding]:
     """Whether a hub that is started from this shell may open as many files as it will."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = most_files()
     models = len(settings.models) if settings else 0
     need = FILES_OF_HUB + FILES_OF_MODEL * models
-    if soft != resource.RLIM_INFINITY and soft < need:
-        advice = f"run `ulimit -n {max(1024, need)}` before `mlxhub start`"
-        yield Finding("files", "fail", f"only {soft} files may be open; {models} models need {need}; {advice}")
+    if most < need:
+        advice = f"run `ulimit -Hn {max(1024, need)}` before `mlxhub start`, as root if need be"
+        yield Finding("files", "fail", f"only {most} files may be open; {models} models need {need}; {advice}")
     else:
-        yield Finding("files", "ok", f"{'any number of' if soft == resource.RLIM_INFINITY else soft} files may be open")
+        yield Finding("files", "ok", f"{most} files may be open")

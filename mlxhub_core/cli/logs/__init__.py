@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -130,6 +131,7 @@ def _reader(model: dict[str, Any], wish: _Wish) -> LogReader:
     from mlxhub_core.log_reader import LogReader, Mark
 
     path, begin, end = model["log_path"], None, None
+    _check_readable(model["name"], path)
     if wish.since_start or wish.previous:
         if model["log_begin"] is None:
             raise HubError(f"{model['name']}: it has not run yet")
@@ -139,6 +141,18 @@ def _reader(model: dict[str, Any], wish: _Wish) -> LogReader:
             raise HubError(f"{model['name']}: the hub knows of no run before this one; leave --previous out")
         begin, end = Mark(model["previous_log_begin"], model["previous_started_at"]), begin
     return LogReader(path, begin=begin, end=end, lines=wish.lines)
+
+
+def _check_readable(name: str, path: str) -> None:
+    """Raise HubError for a log that is there and cannot be read. One that is not there has nothing in it yet."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HubError(f"{name}: its log {path} cannot be read ({error.strerror})") from None
+    if Path(path).is_dir():
+        raise HubError(f"{name}: its log {path} cannot be read (it is a directory)")
 
 
 def _follow(readers: dict[str, LogReader], output: _Raw | _Prefixed) -> None:
@@ -181,12 +195,16 @@ class _Prefixed:
             name: (style(f"{name:<{width}} |", colour) if coloured else f"{name:<{width}} |").encode() + b" "
             for name, colour in zip(names, cycle(_COLOURS), strict=False)
         }
-        self._begun = dict.fromkeys(names, b"")
+        self._begun: dict[str, list[bytes]] = {name: [] for name in names}
 
     def write(self, name: str, data: bytes) -> None:
         """What one of them wrote next. A line is shown when it has come to its end."""
-        lines, newline, rest = (self._begun[name] + data).rpartition(b"\n")
-        self._begun[name] = rest
+        begun = self._begun[name]
+        if b"\n" not in data:  # Joined but once, as it may be very long.
+            begun.append(data)
+            return
+        lines, newline, rest = b"".join([*begun, data]).rpartition(b"\n")
+        begun[:] = [rest] if rest else []
         if newline:
             head = self._heads[name]
             sys.stdout.buffer.write(b"".join(head + line + b"\n" for line in lines.split(b"\n")))
