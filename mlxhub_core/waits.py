@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _bell = -1  # the end of that pipe to read from, if there is one
 
@@ -42,6 +42,16 @@ def until_readable(*files: int, timeout: float | None = None) -> list[int]:
             if signal.SIGINT in os.read(_bell, 64) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 raise KeyboardInterrupt
     return ready
+
+
+@contextlib.contextmanager
+def interrupted_later() -> Iterator[None]:
+    """A Ctrl-C that comes meanwhile is seen by the next wait. For the main thread."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def until_done(call: Callable[[], object]) -> None:

@@ -157,6 +157,26 @@ def control_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "control"]
 
 
+def test_a_hub_that_has_just_begun_is_given_the_time_to_listen(config: Path, place: Place) -> None:
+    answers: list[dict[str, Any]] = []
+    asking = threading.Thread(target=lambda: answers.append(ControlClient(config).get("/health")))
+    with held(place), contextlib.closing(ControlServer(cast(Any, Hub(config)), place, bool)) as server:
+        asking.start()
+        server.start()
+        asking.join(10)
+    assert answers == [{"status": "ok"}]
+
+
+def test_a_hub_that_never_listens_is_told_with_its_pid(
+    config: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MOMENT", 0.05)
+    with held(place), pytest.raises(HubError, match=rf"\(pid {os.getpid()}\) runs, but nobody listens on .*; SIGTERM"):
+        ControlClient(config).get("/health")
+    with pytest.raises(HubNotRunningError):
+        ControlClient(config).get("/health")
+
+
 def connected(place: Place) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(str(place.socket))

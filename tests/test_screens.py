@@ -181,7 +181,10 @@ def test_watch_tells_that_the_hub_is_away_and_when_it_is_back(hub: None, open_te
     terminal.until(lambda text: "AWAY" not in text and "the hub started" in text)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)],
+)
 def test_watch_leaves_the_terminal_as_it_was(
     hub: None, open_terminal: OpenTerminal, number: signal.Signals, code: int
 ) -> None:

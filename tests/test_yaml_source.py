@@ -6,6 +6,7 @@ import math
 import os
 import random
 import string
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mlxhub_core import yaml_source
 from mlxhub_core.errors import ConfigError
 from mlxhub_core.yaml_source import MAX_NODES, MAX_SHOWN, Keys, Source, dotted
 
@@ -584,6 +586,26 @@ def test_a_file_that_is_not_there_is_told_with_its_whole_path_and_the_flag_to_na
     with pytest.raises(ConfigError) as raised:
         Source.read(path)
     assert str(raised.value) == f"{path}: no such file; `mlxhub init` writes one, --config FILE names yours"
+
+
+def test_a_pipe_is_read_to_its_end_and_one_into_which_nobody_writes_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yaml_source, "PATIENCE", 0.05)
+    path = tmp_path / "hub.yaml"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="cannot be read: nobody writes into it"):
+        Source.read(path)
+    monkeypatch.setattr(yaml_source, "PATIENCE", 10)
+    writer = threading.Thread(target=path.write_text, args=("a: " + "x" * 200_000,))
+    writer.start()
+    assert Source.read(path).value == {"a": "x" * 200_000}
+    writer.join()
+
+
+def test_a_file_without_end_is_told() -> None:
+    with pytest.raises(ConfigError, match="cannot be read: it is longer than 4 MB"):
+        Source.read(Path("/dev/zero"))
 
 
 def test_a_directory_instead_of_a_file_is_told(tmp_path: Path) -> None:

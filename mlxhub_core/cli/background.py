@@ -63,7 +63,8 @@ class Background:
     def until_known(self, lock: Path) -> None:
         """Wait until others can know of it, which takes some tenths of a second, or it has ended."""
         while self.process.poll() is None and not is_held(lock):
-            until_readable(timeout=POLL)
+            # Not `until_readable`, which would see the very signal because of which this is asked.
+            time.sleep(POLL)
 
     def trouble(self) -> HubError:
         """Why it cannot be asked, with the last lines of its log: it has ended, or is about to, or has no socket."""

@@ -12,6 +12,7 @@ from mlxhub_core.cli.common import Seconds, config_option, printable, say, short
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import EXIT_FAILED, HubError, HubNotRunningError
 from mlxhub_core.place import is_held, place_of, same_hub
+from mlxhub_core.waits import interrupted_later
 
 if TYPE_CHECKING:
     from mlxhub_core.settings import HubSettings
@@ -82,9 +83,10 @@ def _start(config: Path, timeout: float | None, *, wait: bool) -> None:
     from mlxhub_core.cli.progress import until_ready
     from mlxhub_core.logs import hub_log_file
 
-    hub = start_hub(config, hub_log_file(settings.log_path))
     client = ControlClient(config)
     models = [model.name for model in settings.models if model.default]
+    with interrupted_later():  # It is known then what goes on.
+        hub = start_hub(config, hub_log_file(settings.log_path))
     try:
         applied = hub.until_applied(timeout)
         left = None if end is None else max(0.0, end - time.monotonic())

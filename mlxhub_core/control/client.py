@@ -18,7 +18,7 @@ from mlxhub_core.errors import EXIT_USAGE, HubError, HubNotRunningError
 from mlxhub_core.place import check_private, is_held, owner_of, place_of, same_hub
 from mlxhub_core.waits import until_done, until_readable
 
-MOMENT = 3.0
+MOMENT = 2.0
 """Seconds that a hub may take from its lock to its socket: its imports lie between them."""
 POLL = 0.02
 """Seconds between looks for the socket: nothing tells."""
