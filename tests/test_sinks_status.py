@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -65,11 +64,8 @@ def start(config: Path) -> Iterator[Start]:
 
     yield run
     for process in running:
-        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        process.kill()
-        process.wait()
+        process.terminate()  # With its models, those of a hub before it among them.
+        process.wait(20)
         assert process.stderr is not None
         process.stderr.close()
 
