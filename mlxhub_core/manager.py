@@ -260,7 +260,7 @@ class HubManager:
         wanted = {selected.key: selected for selected in sinks}
         leaving = []
         # One by one: should the machine have no thread left for one, the next reload goes on from there.
-        for key in self._selected.keys() - wanted.keys():
+        for key in [key for key in self._selected if key not in wanted]:
             leaving.append(self._fanout.remove(key))
             del self._selected[key]
         for key, selected in wanted.items():

@@ -24,10 +24,9 @@ LONGEST = 103
 """Bytes that the path of a socket may have: on macOS there is room for 104 with the NUL, on Linux for 108."""
 NAMES = 40
 """Bytes that the names of files in `Place.runs` may have, sockets among them."""
-SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
-"""What the system says when it has no more of something now: files, processes, memory."""
 LOG_LOCK = ".mlxhub.lock"
 """The name of the lock file in a log path."""
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +180,18 @@ def held_logs(directory: Path, place: Place) -> Iterator[None]:
         yield
 
 
+def is_scarcity(error: Exception) -> bool:
+    """Whether this is what the system says when it has no more of something now: files, processes, memory."""
+    return isinstance(error, OSError) and error.errno in _SCARCE
+
+
 def is_held(lock: Path) -> bool:
-    """Whether a process that lives holds this lock file. False if there is none.
+    """Whether a process that lives holds this lock file. Raises as `holder_of`."""
+    return holder_of(lock) is not None
+
+
+def holder_of(lock: Path) -> str | None:
+    """The process id that the holder of a lock file has written there; None: nobody holds it, or there is none.
 
     Raises:
         OSError: that cannot be found out now, as no file can be opened.
@@ -190,18 +199,18 @@ def is_held(lock: Path) -> bool:
     try:
         file = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno in SCARCE:
+        if is_scarcity(error):
             raise
-        return False
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return _owner(file).pid
     except OSError:
-        return False  # Nobody can lock it.
+        return None  # Nobody can lock it.
     finally:
         os.close(file)
-    return False
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +254,6 @@ def _sign(lock: int, place: Place, path: Path) -> None:
         raise HubError(f"{path} cannot be written ({error.strerror}); make room for it") from None
 
 
-def owner_of(lock: Path) -> str:
-    """The process id that whoever holds a lock file has written there."""
-    return lock.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-
-
 def runs_of(place: Place) -> int:
-    """How many processes of its models run, or end just now. Raises OSError as `is_held`."""
+    """How many processes of its models run, or end just now. Raises as `holder_of`."""
     return sum(map(is_held, place.runs.glob("*.lock")))

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import re
-import select
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from mlxhub_core.errors import ConfigError, Problem
+from mlxhub_core.waits import until_readable
 
 Key = str | int
 Pair = tuple[yaml.Node, yaml.Node]
@@ -294,8 +295,9 @@ def _content(path: Path) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     content = bytearray()
     try:
+        may_wait = not stat.S_ISREG(os.fstat(file).st_mode)
         while len(content) <= LONGEST:
-            if not select.select([file], [], [], PATIENCE)[0]:
+            if may_wait and not until_readable(file, timeout=PATIENCE):
                 raise TimeoutError(errno.ETIMEDOUT, "nobody writes into it")
             with contextlib.suppress(BlockingIOError):
                 if not (chunk := os.read(file, 65536)):

@@ -208,7 +208,7 @@ def test_a_log_that_cannot_be_read_is_told(home: Path, write: Write) -> None:
 
 
 def test_a_hub_allows_itself_as_many_files_as_its_user_may_open(home: Path, write: Write) -> None:
-    write(**{f"m{number}": SLEEPER for number in range(30)})
+    write(**{f"m{number}": SLEEPER for number in range(80)})
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
@@ -288,6 +288,13 @@ def test_a_wait_without_end_is_refused_before_anything_is_done(write: Write, sec
     assert done.returncode == 2
     assert "--timeout" in done.stderr
     assert mlxhub("status").returncode == 3
+
+
+@pytest.mark.parametrize("command", [["watch", "--interval"], ["sinks", "test", "loguru", "--timeout"]])
+def test_nan_is_in_no_range(command: list[str]) -> None:
+    done = mlxhub(*command, "nan")
+    assert done.returncode == 2
+    assert "'nan' is no number of seconds" in done.stderr
 
 
 def test_a_moment_that_nobody_could_mean_is_refused() -> None:

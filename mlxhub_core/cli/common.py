@@ -30,7 +30,7 @@ ECHO_SECONDS = 0.5
 """Signals so soon after the first are its echo: `timeout`, `make` and service managers tell the whole group as well."""
 
 LONGEST_WAIT = 1e6
-"""Seconds, 11 days: more than a system call can be told to wait for is not much more."""
+"""Seconds, 11 days; a system call cannot be told to wait for much more."""
 HUB_LOG_BYTES = 10_000_000
 """A hub's own log is rotated when it is so long; a day of events is some hundred kilobytes."""
 HUB_LOG_BACKUPS = 3
@@ -43,17 +43,18 @@ _has_log_file = False
 
 
 class Seconds(click.FloatRange):
-    """A time span that can be waited for: more than none, and not without end."""
-
-    def __init__(self) -> None:
-        super().__init__(min=0, min_open=True, max=LONGEST_WAIT)
+    """A time span in a range, in which `nan` is not."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """As in click; `nan` is in no range."""
+        """As in click, whose comparisons let `nan` through."""
         seconds = float(super().convert(value, param, ctx))
         if math.isnan(seconds):
             self.fail(f"{value!r} is no number of seconds", param, ctx)
         return seconds
+
+
+TIMEOUT = Seconds(min=0, min_open=True, max=LONGEST_WAIT)
+"""How long a command may be told to wait."""
 
 
 def config_option(command: F) -> F:

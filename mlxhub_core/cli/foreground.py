@@ -44,8 +44,10 @@ def serve(config: Path, log_file: Path | None = None, ready: int | None = None) 
     """
     from mlxhub_core.manager import HubManager
 
-    with contextlib.suppress(OSError, ValueError):  # It goes with fewer.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files(), _file_limits()[1]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, ValueError):  # It goes with fewer.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most_files(), hard))
     if ready is not None:
         os.set_inheritable(ready, False)  # Whoever waits shall learn of our end, not of that of the last model.
     settings = _read(config, log_file)
@@ -71,13 +73,10 @@ def serve(config: Path, log_file: Path | None = None, ready: int | None = None) 
 
 
 def most_files() -> int:
-    """How many files a hub may open here."""
-    soft, hard = (MOST_FILES if limit == resource.RLIM_INFINITY else limit for limit in _file_limits())
+    """How many files a hub may open here, at least."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (MOST_FILES if limit == resource.RLIM_INFINITY else limit for limit in limits)
     return max(soft, min(hard, MOST_FILES))
-
-
-def _file_limits() -> tuple[int, int]:
-    return resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def _read(config: Path, log_file: Path | None) -> HubSettings:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from mlxhub_core.cli.asking import all_done, post_for_each
-from mlxhub_core.cli.common import Seconds, config_option
+from mlxhub_core.cli.common import TIMEOUT, config_option
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.place import same_hub
 
@@ -29,7 +29,7 @@ def models_argument(command: F) -> F:
 def _wait_options(command: F) -> F:
     timeout = click.option(
         "--timeout",
-        type=Seconds(),
+        type=TIMEOUT,
         metavar="SECONDS",
         help="Wait no longer than that. Implies --wait.",
     )

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxhub_core.cli.common import Seconds, config_option, printable, say, shortened, show_warnings, style
+from mlxhub_core.cli.common import TIMEOUT, config_option, printable, say, shortened, show_warnings, style
 from mlxhub_core.control.client import ControlClient
 from mlxhub_core.errors import EXIT_FAILED, HubError, HubNotRunningError
 from mlxhub_core.place import is_held, place_of, same_hub
-from mlxhub_core.waits import interrupted_later
+from mlxhub_core.waits import interrupted_later, until_readable
 
 if TYPE_CHECKING:
     from mlxhub_core.settings import HubSettings
+
+OPENING = 1.0
+"""Seconds that sinks may take to open before the start ends without their word."""
+POLL = 0.02
+"""Seconds between looks at that: no event tells."""
 
 
 @click.command()
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--no-wait", is_flag=True, help="Do not wait until the models are ready.")
 @click.option(
     "--timeout",
-    type=Seconds(),
+    type=TIMEOUT,
     metavar="SECONDS",
     help="Wait no longer than that; exit code 1 if not all models are ready by then.",
 )
@@ -110,6 +115,16 @@ def _start(config: Path, timeout: float | None, *, wait: bool) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
+def _sinks(client: ControlClient) -> list[dict[str, Any]]:
+    """The sinks, when each has opened or failed to; not later than after `OPENING`: they do that on threads of theirs."""
+    until = time.monotonic() + OPENING
+    while True:
+        sinks: list[dict[str, Any]] = client.get("/hub/sinks")["sinks"]
+        if all(sink["open"] or sink["last_error"] for sink in sinks) or time.monotonic() > until:
+            return sinks
+        until_readable(timeout=POLL)
+
+
 def _checked(config: Path) -> HubSettings:
     """hub.yaml, if it can be used, sinks and all: nothing is started with one that cannot."""
     from mlxhub_core.selection import problems_of, select
@@ -127,7 +142,7 @@ def _show_places(client: ControlClient, config: Path, settings: HubSettings, log
     click.echo(style(f"the hub runs (pid {pid}); `mlxhub stop{option}` ends it", "green"))
     click.echo(f"logs: {shortened(str(settings.log_path))}, the hub's own: {log.name}")
     click.echo(f"socket: {shortened(str(client.socket))}")
-    for sink in client.get("/hub/sinks")["sinks"]:
+    for sink in _sinks(client):
         if sink["where"]:
             click.echo(f"{sink['name']}: {printable(sink['where'])}")
         elif not sink["open"] and sink["last_error"]:

@@ -29,7 +29,7 @@ def stop(config: Path, keep_models: bool) -> None:
 
     Ctrl-C ends only the wait. Exit code 3 if no hub runs for this hub.yaml.
     """  # noqa: D301  # click needs the character, to leave the lines as they are
-    client, place = ControlClient(config), place_of(config)
+    client = ControlClient(config)
     running = _running(client)
     client.post(f"/hub/shutdown?keep_models={str(keep_models).lower()}")
     try:
@@ -40,7 +40,7 @@ def stop(config: Path, keep_models: bool) -> None:
     again = f"`mlxhub start{same_hub(config)}`"
     if keep_models:
         click.echo(f"stopped; {running} run on; the next {again} finds them" if running else "stopped; no model ran")
-    elif left := runs_of(place):
+    elif left := runs_of(place_of(config)):
         raise HubError(f"the hub has ended before {left} of its models had; {again} finds those that go on")
     else:
         click.echo("stopped")

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from mlxhub_core.cli import EXIT_INTERRUPTED
-from mlxhub_core.cli.common import config_option, printable
+from mlxhub_core.cli.common import Seconds, config_option, printable
 from mlxhub_core.cli.events import event_line
 from mlxhub_core.cli.words import state_in_words
 from mlxhub_core.control.client import ControlClient
@@ -50,7 +50,7 @@ class View:
 @click.command()
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

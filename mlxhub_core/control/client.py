@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from mlxhub_core.control import INVALID_CONFIG
 from mlxhub_core.control.wire import Connection, WireEndError, WireError
 from mlxhub_core.errors import EXIT_USAGE, HubError, HubNotRunningError
-from mlxhub_core.place import check_private, is_held, owner_of, place_of, same_hub
+from mlxhub_core.place import check_private, holder_of, is_held, place_of, same_hub
 from mlxhub_core.waits import until_done, until_readable
 
 MOMENT = 2.0
@@ -129,9 +129,9 @@ class ControlClient:
 
     def _silent(self) -> HubError:
         config = self._place.config
-        if is_held(self._place.lock):
+        if (pid := holder_of(self._place.lock)) is not None:
             return HubError(
-                f"the hub for {config} (pid {owner_of(self._place.lock)}) runs, but nobody listens on {self._place.socket};"
+                f"the hub for {config} (pid {pid}) runs, but nobody listens on {self._place.socket};"
                 " SIGTERM to it ends it, and its models"
             )
         if not config.exists():

@@ -14,7 +14,7 @@ from mlxhub_core.keepers.kept import Kept
 from mlxhub_core.keepers.remains import abandon, end_keeper, remove
 from mlxhub_core.keepers.words import exit_of, is_readable, order_text
 from mlxhub_core.keepers.zygote import Zygote
-from mlxhub_core.place import SCARCE, make_private
+from mlxhub_core.place import is_scarcity, make_private
 from mlxhub_core.process import Listener, Order, Process, Survivor
 
 STEM = 20
@@ -119,7 +119,7 @@ class Keepers:
         try:
             met = meet(place)
         except (OSError, EOFError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in SCARCE:
+            if is_scarcity(error):
                 raise
             self._report(f"{place}: a keeper of a former hub does not answer ({error}); its model is ended")
             met = None

@@ -16,7 +16,7 @@ from mlxhub_core.keeper.session import signal_session
 from mlxhub_core.keepers.connection import Connection, meet
 from mlxhub_core.keepers.remains import end_session, state_of
 from mlxhub_core.keepers.words import exit_from, rules
-from mlxhub_core.place import SCARCE
+from mlxhub_core.place import is_scarcity
 from mlxhub_core.process import Exit, Listener, Process
 from mlxhub_core.settings import RotationSettings
 
@@ -219,6 +219,6 @@ def _patiently(call: Callable[[], T]) -> T:
         try:
             return call()
         except OSError as error:
-            if error.errno not in SCARCE:
+            if not is_scarcity(error):
                 raise
         time.sleep(RETRY)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxhub_core.keeper.session import ASK, birth, is_living, others, signal_session
-from mlxhub_core.place import SCARCE, is_held
+from mlxhub_core.place import is_held, is_scarcity
 
 POLL = 0.02
 """Seconds between looks at what no event tells: a socket that a keeper makes anew; on macOS, the end of an orphan."""
@@ -51,7 +51,7 @@ def state_of(place: Path) -> dict[str, Any] | None:
     try:
         state = json.loads(Path(f"{place}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in SCARCE:
+        if is_scarcity(error):
             raise
         return None
     return state if isinstance(state, dict) else None

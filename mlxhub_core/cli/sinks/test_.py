@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mlxhub_core.cli.common import config_option, log_to, printable, say, style
+from mlxhub_core.cli.common import Seconds, config_option, log_to, printable, say, style
 from mlxhub_core.errors import EXIT_FAILED, ConfigError, HubError, did_you_mean, listed
 from mlxhub_core.hooks import Arguments, hooks_of
 from mlxhub_core.runner import described
@@ -22,9 +22,7 @@ from mlxhub_core.testing.day import MODEL, FakeHub
 
 @click.command("test")
 @click.argument("key")
-@click.option(
-    "--timeout", type=click.FloatRange(0.1, 600), default=10.0, show_default=True, help="Seconds for each call."
-)
+@click.option("--timeout", type=Seconds(0.1, 600), default=10.0, show_default=True, help="Seconds for each call.")
 @config_option
 def test_(key: str, timeout: float, config: Path) -> None:
     """Send a sink the events of a model that does not exist, and say how it took them.
